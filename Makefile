@@ -1,0 +1,68 @@
+# Hauberk's commands. `make demo` and `make test` do all their own set-up; `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test check format bench image lab requirements clean
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+setup: $(STAMP) ## The virtual environment, with pinned and hashed dependencies
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Hauberk needs Python 3.11 or later; give one with make PYTHON=...")'
+	@if [ ! -x $(BIN)/pip ]; then \
+	    echo "making the virtual environment $(VENV)"; \
+	    if ! $(PYTHON) -m venv $(VENV) >/dev/null 2>&1; then \
+	        [ "$$(id -u)" = 0 ] || { echo "python3's venv module is missing: sudo apt-get install python3-venv" >&2; exit 1; }; \
+	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null; \
+	        $(PYTHON) -m venv --clear $(VENV); \
+	    fi; \
+	fi
+	@echo "installing the pinned dependencies into $(VENV) (about a minute the first time)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lab: $(STAMP) ## Build the lab's parts (kernel, Kubernetes, containerd): 12 minutes once, then cached
+	@$(BIN)/python -m tests.lab build
+
+demo: $(STAMP) ## Three real nodes: traffic in clear, apply a tunnel, ESP only; a fourth joins; all removed
+	@$(BIN)/python -m tests.demo
+
+test: lab ## All tests, those on real kernels too
+	@$(BIN)/python -m pytest
+
+check: $(STAMP) ## Format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.hygiene
+
+format: $(STAMP) ## Format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## Measure: IKEv2 handshakes and XFRM messages, against the other way of doing each
+	@$(BIN)/python -m benchmarks
+
+image: $(STAMP) ## The container image, from the Dockerfile, as an OCI archive
+	@$(BIN)/python -m tests.lab.image
+
+requirements: $(STAMP) ## Pin the dependencies of pyproject.toml anew, with hashes
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --universal --python-version 3.11 \
+	    --extra operator pyproject.toml --output-file requirements/runtime.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --universal --python-version 3.11 \
+	    --all-extras --constraints requirements/runtime.txt pyproject.toml --output-file requirements/dev.txt
+	echo hatchling | $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --universal --python-version 3.11 \
+	    --constraints requirements/dev.txt - --output-file requirements/build.txt
+
+clean: ## Remove what was built in the tree (the lab's cache stays: python -m tests.lab --help)
+	rm -rf build $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
