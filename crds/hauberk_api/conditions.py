@@ -1,0 +1,72 @@
+"""Conditions of Hauberk's objects, their reasons, and the pure function that sets one.
+
+Reasons are part of the API: people alert on them. Each is documented in docs/reference/conditions.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+from hauberk_api.model import Model
+
+
+class ConditionType(StrEnum):
+    ACCEPTED = "Accepted"
+    READY = "Ready"
+    DEGRADED = "Degraded"
+
+
+class ConditionStatus(StrEnum):
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Reason(StrEnum):
+    # Accepted
+    ACCEPTED = "Accepted"
+    INVALID = "Invalid"
+    UNSUPPORTED = "Unsupported"
+    # Ready
+    ALL_PAIRS_UP = "AllPairsUp"
+    NO_PAIRS = "NoPairs"
+    WAITING_FOR_AGENTS = "WaitingForAgents"
+    ESTABLISHING = "Establishing"
+    NOT_ACCEPTED = "NotAccepted"
+    # Degraded
+    AS_WANTED = "AsWanted"
+    UNSUPPORTED_KERNEL = "UnsupportedKernel"
+    ADDRESS_CONFLICT = "AddressConflict"
+    AUTHENTICATION_FAILED = "AuthenticationFailed"
+    NO_PROPOSAL_CHOSEN = "NoProposalChosen"
+    KERNEL_REFUSED = "KernelRefused"
+    UNREACHABLE = "Unreachable"
+    NO_IDENTITY = "NoIdentity"
+
+
+class Condition(Model):
+    """metav1.Condition."""
+
+    type: str
+    status: ConditionStatus
+    reason: str
+    message: str = ""
+    observed_generation: int = 0
+    last_transition_time: str = ""
+    """RFC 3339; set by set_conditions."""
+
+
+def set_conditions(current: Iterable[Condition], wanted: Sequence[Condition], *, now: str) -> tuple[Condition, ...]:
+    """The wanted conditions, each with the transition time kept unless its status changed.
+
+    now is RFC 3339. Conditions of other types in current are kept. Equal input gives equal output, so a caller that
+    compares before writing writes nothing when nothing changed.
+    """
+    before = {condition.type: condition for condition in current}
+    result = dict(before)
+    for condition in wanted:
+        old = before.get(condition.type)
+        since = old.last_transition_time if old is not None and old.status is condition.status else now
+        result[condition.type] = condition.model_copy(update={"last_transition_time": since})
+    return tuple(result.values())

@@ -1,0 +1,46 @@
+"""Names that operator, agent and chart must agree on: identities, signer, labels, finalizers.
+
+The chart repeats some of them in YAML; tests/unit/api/test_names.py holds the two together.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NewType
+
+NodeName = NewType("NodeName", str)
+NodeUid = NewType("NodeUid", str)
+TunnelUid = NewType("TunnelUid", str)
+
+SIGNER: Final = "hauberk.dev/node"
+"""spec.signerName of the CertificateSigningRequests that the operator signs."""
+
+AGENT_SERVICE_ACCOUNT: Final = "hauberk-agent"
+OPERATOR_SERVICE_ACCOUNT: Final = "hauberk-operator"
+
+CA_SECRET: Final = "hauberk-ca"  # noqa: S105 - the name of a Secret, not one
+LEASE: Final = "hauberk-operator"
+FINALIZER: Final = "hauberk.dev/tunnel"
+STARTUP_TAINT: Final = "startup-taint.cluster-autoscaler.kubernetes.io/hauberk"
+
+NODE_NAME_EXTRA: Final = "authentication.kubernetes.io/node-name"
+NODE_UID_EXTRA: Final = "authentication.kubernetes.io/node-uid"
+POD_NAME_EXTRA: Final = "authentication.kubernetes.io/pod-name"
+POD_UID_EXTRA: Final = "authentication.kubernetes.io/pod-uid"
+"""What the API server stamps into requests made with a pod-bound token (spec.extra of a CSR), since 1.32."""
+
+STATE_DIRECTORY: Final = "/var/lib/hauberk"
+STATUS_SOCKET: Final = "/run/hauberk/agent.sock"
+
+_IDENTITY_SUFFIX: Final = "hauberk.internal"
+
+
+def node_identity(uid: NodeUid, mesh: str = "default") -> str:
+    """The IKE identity (ID_FQDN) of a node, which is also the first dNSName of its certificate."""
+    return f"{uid}.{mesh}.{_IDENTITY_SUFFIX}"
+
+
+def uid_of_identity(identity: str, mesh: str = "default") -> NodeUid | None:
+    """The node UID inside an IKE identity of this mesh, or None if it is not one."""
+    suffix = f".{mesh}.{_IDENTITY_SUFFIX}"
+    uid = identity.removesuffix(suffix)
+    return NodeUid(uid) if uid and uid != identity and "." not in uid else None

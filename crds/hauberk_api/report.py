@@ -1,0 +1,86 @@
+"""The status of an IPsecReport: what an agent says of itself. Written by the agent, read by the operator alone.
+
+It holds no totals that change with every join, and at most MAX_UNWELL peers that are not well, so that neither a
+growing mesh nor a dead fifth of it makes every agent write.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from pydantic import Field
+
+from hauberk_api.model import Model
+
+MAX_UNWELL: Final = 16
+
+
+class UnwellReason(StrEnum):
+    """Why a wanted pair has no working SAs. Ordered from worst to mildest in WORST_FIRST."""
+
+    AUTHENTICATION_FAILED = "AuthenticationFailed"
+    NO_PROPOSAL_CHOSEN = "NoProposalChosen"
+    KERNEL_REFUSED = "KernelRefused"
+    UNREACHABLE = "Unreachable"
+    ESTABLISHING = "Establishing"
+
+
+WORST_FIRST: Final = tuple(UnwellReason)
+
+
+class UnwellPeer(Model):
+    node: str
+    tunnel: str
+    """The tunnel's name."""
+    reason: UnwellReason
+    message: str = ""
+
+
+class KernelReport(Model):
+    """What the node's kernel can do, found out by trying."""
+
+    release: str
+    esp: bool
+    problems: tuple[str, ...] = ()
+    """One sentence each."""
+
+
+class CertificateReport(Model):
+    serial: str
+    not_after: str
+    """RFC 3339."""
+    issuer_fingerprint: str
+    """SHA-256 of the issuing root's DER, hex."""
+
+
+class TunnelReport(Model):
+    """How far this node is with one tunnel of the plan."""
+
+    tunnel: str
+    """The tunnel's UID."""
+    generation: int
+    ready: bool
+    """All pairs that this node wants for the tunnel have SAs and policies."""
+
+
+class ReportStatus(Model):
+    """IPsecReport.status. metadata.name is the Node's name."""
+
+    node_uid: str = Field(alias="nodeUID")
+    agent_version: str
+    plan_generation: int
+    ready: bool
+    """The agent follows the plan: identity, kernel, all tunnels ready."""
+    reason: str
+    message: str = ""
+    kernel: KernelReport
+    certificate: CertificateReport | None = None
+    bundle: tuple[str, ...] = ()
+    """SHA-256 fingerprints of the roots this agent trusts."""
+    tunnels: tuple[TunnelReport, ...] = ()
+    unwell: tuple[UnwellPeer, ...] = ()
+    unwell_count: int = 0
+    """All unwell pairs, those beyond MAX_UNWELL too."""
+    state_left: bool = False
+    """Whether XFRM states or policies of ours are in the kernel (uninstalling waits until none is)."""

@@ -1,0 +1,137 @@
+"""The spec of an IPsecTunnel, as people write it and the API server has completed it with defaults.
+
+crds/ipsectunnels.yaml is the schema; the defaults here must be the same (tests/unit/api/test_crds.py).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from pydantic import Field
+
+from hauberk_api.model import Model
+
+DEFAULT_IKE_PROPOSALS: Final = ("aes256gcm16-prfsha384-x25519", "aes128gcm16-prfsha256-x25519")
+DEFAULT_ESP_PROPOSALS: Final = ("aes128gcm16-esn", "aes256gcm16-esn")
+
+
+class Topology(StrEnum):
+    FULL_MESH = "FullMesh"
+    HUB_AND_SPOKE = "HubAndSpoke"
+
+
+class TrafficType(StrEnum):
+    POD_NETWORK = "PodNetwork"
+    OVERLAY = "Overlay"
+    HOST = "Host"
+    SUBNETS = "Subnets"
+
+
+class TunnelMode(StrEnum):
+    TUNNEL = "Tunnel"
+    TRANSPORT = "Transport"
+    IPTFS = "IPTFS"
+
+
+class Interception(StrEnum):
+    POLICY = "Policy"
+    INTERFACE = "Interface"
+
+
+class Enforcement(StrEnum):
+    STRICT = "Strict"
+    PERMISSIVE = "Permissive"
+
+
+class Rollout(StrEnum):
+    GRADUAL = "Gradual"
+    IMMEDIATE = "Immediate"
+
+
+class Establish(StrEnum):
+    EAGER = "Eager"
+    ON_DEMAND = "OnDemand"
+
+
+class Encapsulation(StrEnum):
+    AUTO = "Auto"
+    ALWAYS = "Always"
+    NEVER = "Never"
+
+
+class OverlayProtocol(StrEnum):
+    VXLAN = "VXLAN"
+    GENEVE = "Geneve"
+
+
+class LabelSelectorRequirement(Model):
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+class LabelSelector(Model):
+    """Kubernetes' LabelSelector; an empty one selects everything."""
+
+    match_labels: dict[str, str] = Field(default_factory=dict[str, str])
+    match_expressions: tuple[LabelSelectorRequirement, ...] = ()
+
+
+class Overlay(Model):
+    protocol: OverlayProtocol
+    port: int
+
+
+class PortRange(Model):
+    first: int
+    last: int
+
+
+class Traffic(Model):
+    """Which traffic a tunnel protects."""
+
+    type: TrafficType = TrafficType.POD_NETWORK
+    overlay: Overlay | None = None
+    subnets: tuple[str, ...] = ()
+    protocol: str | None = None
+    ports: PortRange | None = None
+
+
+class Ike(Model):
+    proposals: tuple[str, ...] = DEFAULT_IKE_PROPOSALS
+    dpd_seconds: int = 10
+    rekey_seconds: int = 14_400
+
+
+class Esp(Model):
+    proposals: tuple[str, ...] = DEFAULT_ESP_PROPOSALS
+    rekey_seconds: int = 3_600
+    rekey_bytes: int | None = None
+    rekey_packets: int | None = None
+
+
+class Remote(Model):
+    """A gateway outside the cluster."""
+
+    address: str
+    identity: str
+    subnets: tuple[str, ...]
+
+
+class TunnelSpec(Model):
+    """IPsecTunnel.spec."""
+
+    node_selector: LabelSelector = LabelSelector()
+    topology: Topology = Topology.FULL_MESH
+    hub_selector: LabelSelector | None = None
+    traffic: Traffic = Traffic()
+    mode: TunnelMode = TunnelMode.TUNNEL
+    interception: Interception = Interception.POLICY
+    enforcement: Enforcement = Enforcement.STRICT
+    rollout: Rollout = Rollout.IMMEDIATE
+    establish: Establish = Establish.EAGER
+    encapsulation: Encapsulation = Encapsulation.AUTO
+    ike: Ike = Ike()
+    esp: Esp = Esp()
+    remote: Remote | None = None
