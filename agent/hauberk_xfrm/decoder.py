@@ -1,0 +1,252 @@
+"""Reads the kernel's NEWSA and NEWPOLICY messages, of which a dump may bring tens of thousands.
+
+Called by `Xfrm`; pure. What the kernel says of other people's states and policies is kept as far as it tells them
+apart from ours; values that this package has no name for stay numbers and never raise.
+"""
+
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from socket import AF_INET, AF_INET6, ntohl, ntohs
+from struct import error as StructError  # noqa: N812
+
+from hauberk_xfrm.address import IpAddress, IpNetwork, ReqId, Spi
+from hauberk_xfrm.attribute import Malformed, parse_attributes
+from hauberk_xfrm.layout import (
+    ALGO_AEAD,
+    INFINITE,
+    MARK,
+    REPLAY_STATE,
+    REPLAY_STATE_ESN,
+    STATE_FLAG_AF_UNSPEC,
+    STATE_FLAG_ESN,
+    UINT32,
+    UINT64,
+    USER_TMPL,
+    USERPOLICY_INFO,
+    USERPOLICY_TYPE,
+    USERSA_INFO,
+    Attribute,
+)
+from hauberk_xfrm.policy import Action, Direction, Mark, Policy, PolicyFlag, PolicyType, Template
+from hauberk_xfrm.selector import EXACT_PORT_MASK, Selector
+from hauberk_xfrm.state import ESP, Aead, Lifetime, Mode, StateDirection, StateDump, StateFlag
+
+_ALGORITHM_NAME_BYTES = 64
+_NO_LIFETIME = (INFINITE, INFINITE, INFINITE, INFINITE, 0, 0)
+_NO_MARK = Mark()
+_UNLIMITED = Lifetime()
+
+
+def decode_state(body: bytes) -> StateDump | None:
+    """The body of a NEWSA message; None if the state is not ESP's. Raises Malformed."""
+    try:
+        return _decode_state(body)
+    except (StructError, ValueError) as error:
+        raise Malformed(f"a state of {len(body)} bytes: {error}") from error
+
+
+def decode_policy(body: bytes) -> Policy | None:
+    """The body of a NEWPOLICY message; None for the policy of a single socket. Raises Malformed."""
+    try:
+        return _decode_policy(body)
+    except (StructError, ValueError) as error:
+        raise Malformed(f"a policy of {len(body)} bytes: {error}") from error
+
+
+def _decode_state(body: bytes) -> StateDump | None:
+    (
+        _selector,
+        daddr,
+        spi,
+        protocol,
+        saddr,
+        *limits,
+        byte_count,
+        packet_count,
+        add_time,
+        use_time,
+        replay_window_packets,
+        replay_packets,
+        integrity_failed,
+        _seq,
+        reqid,
+        family,
+        mode,
+        replay_window,
+        flags,
+    ) = USERSA_INFO.unpack_from(body)
+    if protocol != ESP or family not in (AF_INET, AF_INET6):
+        return None
+    aead: Aead | None = None
+    algorithm: str | None = None
+    direction: StateDirection | None = None
+    last_used = 0
+    sequence = 0
+    for kind, value in parse_attributes(body, USERSA_INFO.size):
+        match kind:
+            case Attribute.ALG_AEAD:
+                name, key_bits, icv_bits = ALGO_AEAD.unpack_from(value)
+                algorithm = _text(name)
+                key = value[ALGO_AEAD.size : ALGO_AEAD.size + (key_bits + 7) // 8]
+                # A locked-down kernel shows zeros for keys (xfrm_redact in net/xfrm/xfrm_user.c).
+                if any(key):
+                    aead = Aead(name=algorithm, key=key, icv_bits=icv_bits)
+            case Attribute.ALG_CRYPT | Attribute.ALG_COMP:
+                algorithm = _text(value[:_ALGORITHM_NAME_BYTES])
+            case Attribute.ALG_AUTH | Attribute.ALG_AUTH_TRUNC:
+                algorithm = algorithm or _text(value[:_ALGORITHM_NAME_BYTES])
+            case Attribute.REPLAY_ESN_VAL:
+                _, oseq, seq, oseq_hi, seq_hi, replay_window = REPLAY_STATE_ESN.unpack_from(value)
+                sequence = max(oseq_hi << 32 | oseq, seq_hi << 32 | seq)
+            case Attribute.REPLAY_VAL:
+                oseq, seq, _ = REPLAY_STATE.unpack_from(value)
+                sequence = max(oseq, seq)
+            case Attribute.LASTUSED:
+                (last_used,) = UINT64.unpack_from(value)
+            case Attribute.SA_DIR:
+                direction = StateDirection(value[0]) if value[:1] in (b"\1", b"\2") else None
+            case _:
+                pass
+    return StateDump(
+        source=_address(saddr, family),
+        destination=_address(daddr, family),
+        spi=Spi(ntohl(spi)),
+        reqid=ReqId(reqid),
+        mode=Mode(mode),
+        aead=aead,
+        replay_window=replay_window,
+        esn=bool(flags & STATE_FLAG_ESN),
+        direction=direction,
+        flags=StateFlag(flags & ~(STATE_FLAG_ESN | STATE_FLAG_AF_UNSPEC)),
+        lifetime=_lifetime(*limits[:6]),
+        larval=algorithm is None,
+        algorithm=algorithm,
+        bytes=byte_count,
+        packets=packet_count,
+        add_time=add_time or None,
+        use_time=use_time or None,
+        last_used=last_used or None,
+        sequence=sequence,
+        replay_packets=replay_packets,
+        replay_window_packets=replay_window_packets,
+        integrity_failed=integrity_failed,
+    )
+
+
+def _decode_policy(body: bytes) -> Policy | None:
+    (
+        daddr,
+        saddr,
+        dport,
+        dport_mask,
+        sport,
+        sport_mask,
+        family,
+        prefixlen_d,
+        prefixlen_s,
+        protocol,
+        interface,
+        user,
+        *_lifetimes,
+        priority,
+        index,
+        direction,
+        action,
+        flags,
+        _share,
+    ) = USERPOLICY_INFO.unpack_from(body)
+    # A socket's own policies (IP_XFRM_POLICY) have directions of 3 and more on dumps, and netlink can't change them.
+    if direction not in (Direction.IN, Direction.OUT, Direction.FWD) or family not in (AF_INET, AF_INET6):
+        return None
+    templates: tuple[Template, ...] = ()
+    mark = _NO_MARK
+    if_id = 0
+    policy_type = PolicyType.MAIN
+    for kind, value in parse_attributes(body, USERPOLICY_INFO.size):
+        match kind:
+            case Attribute.TMPL:
+                templates = tuple(
+                    _template(value[start : start + USER_TMPL.size]) for start in range(0, len(value), USER_TMPL.size)
+                )
+            case Attribute.MARK:
+                mark = Mark(**dict(zip(("value", "mask"), MARK.unpack_from(value), strict=True)))
+            case Attribute.IF_ID:
+                (if_id,) = UINT32.unpack_from(value)
+            case Attribute.POLICY_TYPE:
+                number, _, _ = USERPOLICY_TYPE.unpack_from(value)
+                policy_type = PolicyType(number)
+            case _:
+                pass
+    return Policy(
+        selector=Selector(
+            source=_network(saddr, prefixlen_s, family),
+            destination=_network(daddr, prefixlen_d, family),
+            protocol=protocol,
+            source_port=ntohs(sport),
+            destination_port=ntohs(dport),
+            source_port_mask=_port_mask(ntohs(sport), ntohs(sport_mask)),
+            destination_port_mask=_port_mask(ntohs(dport), ntohs(dport_mask)),
+            interface=interface,
+            user=user,
+        ),
+        direction=Direction(direction),
+        priority=priority,
+        action=Action.BLOCK if action == Action.BLOCK.value else Action.ALLOW,
+        templates=templates,
+        mark=mark,
+        if_id=if_id,
+        type=policy_type,
+        flags=PolicyFlag(flags),
+        index=index,
+    )
+
+
+def _template(data: bytes) -> Template:
+    daddr, spi, protocol, family, saddr, reqid, mode, _share, optional, *_ = USER_TMPL.unpack(data)
+    return Template(
+        source=_address(saddr, family) if any(saddr) else None,
+        destination=_address(daddr, family),
+        reqid=ReqId(reqid),
+        mode=Mode(mode),
+        optional=bool(optional),
+        protocol=protocol,
+        spi=ntohl(spi),
+    )
+
+
+def _lifetime(
+    soft_bytes: int, hard_bytes: int, soft_packets: int, hard_packets: int, soft_seconds: int, hard_seconds: int
+) -> Lifetime:
+    limits = (soft_bytes, hard_bytes, soft_packets, hard_packets, soft_seconds, hard_seconds)
+    if limits == _NO_LIFETIME:
+        return _UNLIMITED
+    return Lifetime(
+        soft_bytes=None if soft_bytes == INFINITE else soft_bytes,
+        hard_bytes=None if hard_bytes == INFINITE else hard_bytes,
+        soft_packets=None if soft_packets == INFINITE else soft_packets,
+        hard_packets=None if hard_packets == INFINITE else hard_packets,
+        soft_seconds=soft_seconds or None,
+        hard_seconds=hard_seconds or None,
+    )
+
+
+def _port_mask(port: int, mask: int) -> int | None:
+    return None if mask == (EXACT_PORT_MASK if port else 0) else mask
+
+
+def _text(name: bytes) -> str:
+    return name.split(b"\0", 1)[0].decode("ascii", "replace")
+
+
+# The same few thousand addresses and networks come back in every dump, and making one takes microseconds.
+@lru_cache(maxsize=32768)
+def _address(packed: bytes, family: int) -> IpAddress:
+    return IPv4Address(packed[:4]) if family == AF_INET else IPv6Address(packed)
+
+
+@lru_cache(maxsize=32768)
+def _network(packed: bytes, prefix_length: int, family: int) -> IpNetwork:
+    # Not strict: the kernel lets people write host bits into a selector.
+    if family == AF_INET:
+        return IPv4Network((packed[:4], prefix_length), strict=False)
+    return IPv6Network((packed, prefix_length), strict=False)

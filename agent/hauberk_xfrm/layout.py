@@ -1,0 +1,107 @@
+"""Numbers and memory layouts of include/uapi/linux/xfrm.h, compiled once; the encoder and the decoder share them.
+
+Each `struct.Struct` stands under the C structure whose bytes it packs. All are in host order without implied padding
+(`=`), so padding is written out; fields that the kernel keeps in network order (ports, SPIs) go through `htons` and
+`htonl` before. The same layouts, spelled as pyroute2 messages, are in `messages`, and tests hold both to be equal.
+"""
+
+from enum import IntEnum
+from struct import Struct
+
+NETLINK_ROUTE = 0
+NETLINK_XFRM = 6
+
+INFINITE = 0xFFFFFFFFFFFFFFFF
+"""XFRM_INF: no limit of bytes or packets."""
+
+STATE_FLAG_AF_UNSPEC = 32
+"""The state takes inner packets of any family; its selector must be empty."""
+
+STATE_FLAG_ESN = 128
+"""64-bit sequence numbers (RFC 4303, section 2.2.1)."""
+
+ANY_ALGORITHM = 0xFFFFFFFF
+"""The algorithm masks of a template: only pfkey looks at them."""
+
+
+class MessageType(IntEnum):
+    """XFRM_MSG_*: those that this package sends or understands. FLUSHSA, FLUSHPOLICY and SETDEFAULT are not here."""
+
+    NEWSA = 0x10
+    DELSA = 0x11
+    GETSA = 0x12
+    NEWPOLICY = 0x13
+    DELPOLICY = 0x14
+    GETPOLICY = 0x15
+    ALLOCSPI = 0x16
+    UPDPOLICY = 0x19
+    UPDSA = 0x1A
+
+
+class Attribute(IntEnum):
+    """XFRMA_*."""
+
+    ALG_AUTH = 1
+    ALG_CRYPT = 2
+    ALG_COMP = 3
+    TMPL = 5
+    REPLAY_VAL = 10
+    LASTUSED = 15
+    POLICY_TYPE = 16
+    ALG_AEAD = 18
+    ALG_AUTH_TRUNC = 20
+    MARK = 21
+    REPLAY_ESN_VAL = 23
+    PROTO = 25
+    IF_ID = 31
+    SA_DIR = 33
+
+
+# struct xfrm_selector: daddr, saddr, dport, dport_mask, sport, sport_mask, family, prefixlen_d, prefixlen_s, proto,
+# (3), ifindex, user
+_SELECTOR = "16s16sHHHHHBBB3xiI"
+SELECTOR = Struct("=" + _SELECTOR)
+
+# struct xfrm_lifetime_cfg: byte limits soft and hard, packet limits, seconds since added, seconds since first use
+_LIFETIME_CFG = "8Q"
+# struct xfrm_lifetime_cur: bytes, packets, add_time, use_time
+_LIFETIME_CUR = "4Q"
+
+# struct xfrm_usersa_info: selector, daddr, spi, proto, (3), saddr, lifetime_cfg, lifetime_cur, stats (replay_window,
+# replay, integrity_failed), seq, reqid, family, mode, replay_window, flags, (7)
+USERSA_INFO = Struct(f"={SELECTOR.size}s16sIB3x16s{_LIFETIME_CFG}{_LIFETIME_CUR}3IIIHBBB7x")
+
+# The rest of struct xfrm_userspi_info, behind its xfrm_usersa_info: min, max
+SPI_RANGE = Struct("=II")
+
+# struct xfrm_usersa_id: daddr, spi, family, proto, (1)
+USERSA_ID = Struct("=16sIHBx")
+
+# struct xfrm_userpolicy_info: selector, lifetime_cfg, lifetime_cur, priority, index, dir, action, flags, share, (4)
+USERPOLICY_INFO = Struct(f"={_SELECTOR}{_LIFETIME_CFG}{_LIFETIME_CUR}IIBBBB4x")
+
+# struct xfrm_userpolicy_id: selector, index, dir, (3)
+USERPOLICY_ID = Struct(f"={_SELECTOR}IB3x")
+
+# struct xfrm_user_tmpl: daddr, spi, proto, (3), family, (2), saddr, reqid, mode, share, optional, (1), aalgos,
+# ealgos, calgos
+USER_TMPL = Struct("=16sIB3xH2x16sIBBBxIII")
+
+# struct xfrm_algo_aead, without the key that follows: name, key bits, ICV bits
+ALGO_AEAD = Struct("=64sII")
+
+# struct xfrm_replay_state: oseq, seq, bitmap
+REPLAY_STATE = Struct("=III")
+
+# struct xfrm_replay_state_esn, without the bitmap that may follow: bmp_len (in words), oseq, seq, oseq_hi, seq_hi,
+# replay_window
+REPLAY_STATE_ESN = Struct("=6I")
+
+# struct xfrm_mark: value, mask
+MARK = Struct("=II")
+
+# struct xfrm_userpolicy_type: type, (1), reserved1, reserved2, (1)
+USERPOLICY_TYPE = Struct("=BxHBx")
+
+UINT32 = Struct("=I")
+UINT64 = Struct("=Q")

@@ -1,0 +1,133 @@
+"""Security associations as the kernel holds them: states."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+
+from hauberk_xfrm.address import IpAddress, ReqId, Spi
+
+ESP = 50
+"""IPPROTO_ESP; the only protocol whose states this package writes."""
+
+
+class Mode(IntEnum):
+    """XFRM_MODE_*. IPTFS needs Linux 6.14 and a state direction (RFC 9347).
+
+    A number that has no name here, of a future kernel, becomes a member without one: dumps never fail over it.
+    """
+
+    TRANSPORT = 0
+    TUNNEL = 1
+    ROUTE_OPTIMIZATION = 2
+    IN_TRIGGER = 3
+    BEET = 4
+    IPTFS = 5
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Mode | None":
+        if not isinstance(value, int) or not 0 <= value <= 0xFF:
+            return None
+        member = int.__new__(cls, value)
+        member._name_ = f"MODE_{value}"
+        member._value_ = value
+        return member
+
+
+class StateDirection(IntEnum):
+    """XFRM_SA_DIR_*, which kernels know from 6.10 on (`KernelAbilities.sa_direction`); older ones ignore it."""
+
+    IN = 1
+    OUT = 2
+
+
+class StateFlag(IntFlag):
+    """XFRM_STATE_*, without AF_UNSPEC and ESN: those follow from `State.mode` and `State.esn`."""
+
+    NONE = 0
+    NOECN = 1
+    DECAP_DSCP = 2
+    NOPMTUDISC = 4
+    WILDRECV = 8
+    ICMP = 16
+    ALIGN4 = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aead:
+    """A combined-mode algorithm by its kernel name, such as `rfc4106(gcm(aes))`.
+
+    `key` includes the salt (RFC 4106: the last four bytes), as IKE derives it; `icv_bits` is 64, 96 or 128.
+    """
+
+    name: str
+    key: bytes = field(repr=False)
+    icv_bits: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetime:
+    """When the kernel expires a state: `soft_*` raises an event, `hard_*` deletes the state. None: never.
+
+    Seconds count from the state's creation (`struct xfrm_lifetime_cfg`).
+    """
+
+    soft_bytes: int | None = None
+    hard_bytes: int | None = None
+    soft_packets: int | None = None
+    hard_packets: int | None = None
+    soft_seconds: int | None = None
+    hard_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """One direction of an ESP SA.
+
+    In tunnel and IP-TFS mode it carries inner packets of both families (XFRM_STATE_AF_UNSPEC, empty selector).
+    `replay_window` is how many sequence numbers behind the newest an inbound packet may be (0: not checked; at
+    most 4096). It is an inbound SA's: where `direction` is OUT it goes out as 0, as kernels that know directions
+    refuse another. `aead` is None only on dumps: of larval states, of other algorithms, and where the kernel
+    keeps keys to itself.
+    """
+
+    source: IpAddress
+    destination: IpAddress
+    spi: Spi
+    reqid: ReqId
+    mode: Mode = Mode.TUNNEL
+    aead: Aead | None
+    replay_window: int = 128
+    esn: bool = True
+    direction: StateDirection | None = None
+    flags: StateFlag = StateFlag.NONE
+    lifetime: Lifetime = Lifetime()
+
+    def __post_init__(self) -> None:
+        if self.source.version != self.destination.version:
+            raise ValueError(f"a state's families must agree: {self.source}, {self.destination}")
+
+    def __str__(self) -> str:
+        return f"state {self.source} -> {self.destination} spi {self.spi:#010x} reqid {self.reqid}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateDump(State):
+    """A state as the kernel reports it.
+
+    `bytes` and `packets` count what the SA carried; `add_time`, `use_time` (first use) and `last_used` are seconds
+    since the epoch, None for "not yet". `larval`: made by ALLOCSPI or by an ACQUIRE, without keys, gone by itself
+    after a while. `algorithm` is the kernel's name of the algorithm, also when the key is hidden.
+    `replay_packets`, `replay_window_packets` and `integrity_failed` count packets dropped as repeated, as too
+    late, and as forged. `sequence` is the highest number sent or received, ESN's upper half included.
+    """
+
+    larval: bool
+    algorithm: str | None
+    bytes: int
+    packets: int
+    add_time: int | None
+    use_time: int | None
+    last_used: int | None
+    sequence: int
+    replay_packets: int
+    replay_window_packets: int
+    integrity_failed: int

@@ -1,0 +1,134 @@
+"""Hypothesis strategies for the values of this package, all of which the kernel's structures can hold."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from hauberk_xfrm import (
+    Action,
+    Aead,
+    Direction,
+    IpAddress,
+    IpNetwork,
+    Lifetime,
+    Mark,
+    Mode,
+    Policy,
+    PolicyFlag,
+    PolicyType,
+    ReqId,
+    Selector,
+    Spi,
+    State,
+    StateDirection,
+    StateFlag,
+    Template,
+)
+
+unhurried = settings(deadline=None, max_examples=60)
+"""For machines that are busy with other things."""
+
+uint8 = st.integers(0, 0xFF)
+uint16 = st.integers(0, 0xFFFF)
+uint32 = st.integers(0, 0xFFFFFFFF)
+limits = st.none() | st.integers(1, 2**64 - 2)
+families = st.sampled_from((4, 6))
+
+
+# Plain numbers: hypothesis' own addresses prefer special ones, at ten times the cost.
+_ADDRESSES: dict[int, st.SearchStrategy[IpAddress]] = {
+    4: st.integers(0, 2**32 - 1).map(IPv4Address),
+    6: st.integers(0, 2**128 - 1).map(IPv6Address),
+}
+
+
+def addresses(family: int) -> st.SearchStrategy[IpAddress]:
+    return _ADDRESSES[family]
+
+
+@st.composite
+def networks(draw: st.DrawFn, family: int) -> IpNetwork:
+    address = draw(addresses(family))
+    return ip_network((address, draw(st.integers(0, address.max_prefixlen))), strict=False)
+
+
+@st.composite
+def selectors(draw: st.DrawFn) -> Selector:
+    family = draw(families)
+    return Selector(
+        source=draw(networks(family)),
+        destination=draw(networks(family)),
+        protocol=draw(uint8),
+        source_port=draw(uint16),
+        destination_port=draw(uint16),
+        source_port_mask=draw(st.none() | uint16),
+        destination_port_mask=draw(st.none() | uint16),
+        interface=draw(st.integers(0, 0x7FFFFFFF)),
+        user=draw(uint32),
+    )
+
+
+@st.composite
+def templates(draw: st.DrawFn) -> Template:
+    family = draw(families)
+    return Template(
+        source=draw(st.none() | addresses(family).filter(lambda address: int(address) != 0)),
+        destination=draw(addresses(family)),
+        reqid=ReqId(draw(uint32)),
+        mode=draw(st.sampled_from(Mode)),
+        optional=draw(st.booleans()),
+        protocol=draw(uint8),
+        spi=draw(uint32),
+    )
+
+
+policies = st.builds(
+    Policy,
+    selector=selectors(),
+    direction=st.sampled_from(Direction),
+    priority=uint32,
+    action=st.sampled_from(Action),
+    templates=st.lists(templates(), max_size=6).map(tuple),
+    mark=st.builds(Mark, value=uint32, mask=uint32),
+    if_id=uint32,
+    type=st.sampled_from(PolicyType),
+    flags=uint8.map(PolicyFlag),
+)
+
+aeads = st.builds(
+    Aead,
+    name=st.text("abcdefghijklmnopqrstuvwxyz0123456789(),", min_size=1, max_size=63),
+    key=st.binary(min_size=1, max_size=64).filter(any),
+    icv_bits=uint32,
+)
+
+lifetimes = st.builds(
+    Lifetime,
+    soft_bytes=limits,
+    hard_bytes=limits,
+    soft_packets=limits,
+    hard_packets=limits,
+    soft_seconds=limits,
+    hard_seconds=limits,
+)
+
+
+@st.composite
+def states(draw: st.DrawFn) -> State:
+    family = draw(families)
+    return State(
+        source=draw(addresses(family)),
+        destination=draw(addresses(family)),
+        spi=Spi(draw(uint32)),
+        reqid=ReqId(draw(uint32)),
+        mode=draw(st.sampled_from(Mode)),
+        aead=draw(aeads),
+        replay_window=draw(st.integers(0, 4096)),
+        esn=draw(st.booleans()),
+        direction=draw(st.none() | st.sampled_from(StateDirection)),
+        flags=StateFlag(draw(st.integers(0, 127)) & ~32),
+        lifetime=draw(lifetimes),
+    )
