@@ -1,0 +1,70 @@
+"""IKEv2 (RFC 7296) without input or output: bytes, time and randomness come in as arguments.
+
+The public surface; see `hauberk_ike.endpoint` for how it is driven. One rule binds its owner: **events are
+drained and acted on before `datagrams_to_send` is called**, so that a responder's inbound SA is installed before its
+answer lets the initiator send.
+"""
+
+from hauberk_ike.config import (
+    ChildConfig,
+    Credentials,
+    EndpointSettings,
+    Mode,
+    PeerConfig,
+    PeerPolicy,
+)
+from hauberk_ike.datagram import Datagram, IpAddress, SocketAddress
+from hauberk_ike.endpoint import IkeEndpoint
+from hauberk_ike.errors import ProposalError, Refused, SpiUnavailable, UnknownIkeSa
+from hauberk_ike.events import (
+    ChildSaDown,
+    ChildSaFailed,
+    ChildSaInfo,
+    ChildSaUp,
+    DownReason,
+    EspKey,
+    Event,
+    IkeSaDown,
+    IkeSaId,
+    IkeSaInfo,
+    IkeSaUp,
+    PeerRefused,
+    RefusalReason,
+)
+from hauberk_ike.numbers import EsnId
+from hauberk_ike.proposals import EspProposal, IkeProposal
+from hauberk_ike.selectors import TrafficSelector
+
+__all__ = [
+    "ChildConfig",
+    "ChildSaDown",
+    "ChildSaFailed",
+    "ChildSaInfo",
+    "ChildSaUp",
+    "Credentials",
+    "Datagram",
+    "DownReason",
+    "EndpointSettings",
+    "EsnId",
+    "EspKey",
+    "EspProposal",
+    "Event",
+    "IkeEndpoint",
+    "IkeProposal",
+    "IkeSaDown",
+    "IkeSaId",
+    "IkeSaInfo",
+    "IkeSaUp",
+    "IpAddress",
+    "Mode",
+    "PeerConfig",
+    "PeerPolicy",
+    "PeerRefused",
+    "ProposalError",
+    "RefusalReason",
+    "Refused",
+    "SocketAddress",
+    "SpiUnavailable",
+    "TrafficSelector",
+    "UnknownIkeSa",
+]

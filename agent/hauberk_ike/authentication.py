@@ -1,0 +1,93 @@
+"""The AUTH payload: what is signed (RFC 7296 section 2.15) and how (RFC 7427, authentication method 14).
+
+Only ECDSA over P-256 with SHA-256 and over P-384 with SHA-384. RSA, SHA-1 and the older methods do not exist here.
+"""
+
+import hmac
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+
+from hauberk_ike.errors import ExchangeRefused
+from hauberk_ike.events import RefusalReason
+from hauberk_ike.numbers import AuthMethod, HashAlgorithm, NotifyType
+from hauberk_ike.proposals import Prf
+from hauberk_ike.wire.payloads import Authentication, Identification
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureScheme:
+    """A curve with its hash, and its DER AlgorithmIdentifier as RFC 7427 appendix A.3 lists it."""
+
+    hash_id: HashAlgorithm
+    curve: type[ec.EllipticCurve]
+    algorithm: ec.ECDSA
+    identifier: bytes
+
+
+SCHEMES: Final = (
+    SignatureScheme(
+        hash_id=HashAlgorithm.SHA2_256,
+        curve=ec.SECP256R1,
+        algorithm=ec.ECDSA(hashes.SHA256()),
+        identifier=bytes.fromhex("300a06082a8648ce3d040302"),
+    ),
+    SignatureScheme(
+        hash_id=HashAlgorithm.SHA2_384,
+        curve=ec.SECP384R1,
+        algorithm=ec.ECDSA(hashes.SHA384()),
+        identifier=bytes.fromhex("300a06082a8648ce3d040303"),
+    ),
+)
+
+HASH_ALGORITHMS: Final = b"".join(int(scheme.hash_id).to_bytes(2) for scheme in SCHEMES)
+"""The data of our SIGNATURE_HASH_ALGORITHMS notify (RFC 7427 section 4)."""
+
+
+def parse_hash_algorithms(data: bytes) -> frozenset[int]:
+    """The hash algorithms of a peer's SIGNATURE_HASH_ALGORITHMS notify; an odd byte at the end is ignored."""
+    return frozenset(int.from_bytes(data[index : index + 2]) for index in range(0, len(data) - 1, 2))
+
+
+def signed_octets(prf: Prf, *, message: bytes, peer_nonce: bytes, sk_p: bytes, identity: Identification) -> bytes:
+    """RFC 7296 section 2.15: the signer's IKE_SA_INIT message, the other's nonce, prf(SK_p, signer's ID body)."""
+    return message + peer_nonce + hmac.digest(sk_p, identity.build(), prf.hash_name)
+
+
+def sign(private_key: ec.EllipticCurvePrivateKey, octets: bytes, peer_hashes: frozenset[int]) -> Authentication:
+    """Our AUTH payload. Raises ExchangeRefused if the peer did not say that it takes our key's hash."""
+    scheme = next(scheme for scheme in SCHEMES if isinstance(private_key.curve, scheme.curve))
+    if scheme.hash_id not in peer_hashes:
+        raise ExchangeRefused(
+            NotifyType.AUTHENTICATION_FAILED, f"the peer does not take signatures with {scheme.hash_id.name}"
+        )
+    signature = private_key.sign(octets, scheme.algorithm)
+    return Authentication(
+        method=AuthMethod.DIGITAL_SIGNATURE,
+        data=bytes((len(scheme.identifier),)) + scheme.identifier + signature,
+    )
+
+
+def verify(public_key: CertificatePublicKeyTypes, auth: Authentication, octets: bytes) -> None:
+    """Raises ExchangeRefused (AUTHENTICATION_FAILED) unless `auth` signs `octets` by a scheme that fits the key."""
+    if auth.method != AuthMethod.DIGITAL_SIGNATURE:
+        raise _refusal(f"authentication method {auth.method} is not supported")
+    length = auth.data[0]
+    identifier, signature = auth.data[1 : 1 + length], auth.data[1 + length :]
+    scheme = next((scheme for scheme in SCHEMES if scheme.identifier == identifier), None)
+    if scheme is None:
+        raise _refusal("the signature algorithm is not supported")
+    if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, scheme.curve):
+        raise _refusal("the signature algorithm does not fit the certificate's key")
+    try:
+        public_key.verify(signature, octets, scheme.algorithm)
+    except InvalidSignature:
+        raise _refusal("the signature is wrong") from None
+
+
+def _refusal(message: str) -> ExchangeRefused:
+    return ExchangeRefused(NotifyType.AUTHENTICATION_FAILED, message, reason=RefusalReason.SIGNATURE_INVALID)

@@ -1,0 +1,141 @@
+"""What an endpoint is told: who it is, who its peers are, what may be protected, and whom to ask.
+
+The agent builds these from the mesh's plan; nothing here is read from the network.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from hauberk_ike.datagram import SocketAddress
+from hauberk_ike.proposals import EspProposal, IkeProposal
+from hauberk_ike.selectors import TrafficSelector
+
+MAX_LABEL_BYTES = 64
+
+
+class Mode(Enum):
+    """How ESP carries packets (RFC 4303); transport by the notify of RFC 7296 section 1.3.1."""
+
+    TUNNEL = "tunnel"
+    TRANSPORT = "transport"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildConfig:
+    """A CHILD SA that may exist with a peer.
+
+    `label` (UTF-8, 1 to 64 bytes) is what both ends call it. `ts_local` and `ts_remote` are at once what we propose and
+    what we permit. Raises ValueError for a label that is too long or empty, or for no proposal or selector.
+    """
+
+    label: str
+    mode: Mode
+    esp_proposals: tuple[EspProposal, ...]
+    ts_local: tuple[TrafficSelector, ...]
+    ts_remote: tuple[TrafficSelector, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.label.encode()) <= MAX_LABEL_BYTES:
+            raise ValueError(f"a child's label takes 1 to {MAX_LABEL_BYTES} bytes: {self.label!r}")
+        if not self.esp_proposals:
+            raise ValueError(f"child {self.label!r} has no ESP proposal")
+        if not self.ts_local or not self.ts_remote:
+            raise ValueError(f"child {self.label!r} has no traffic selectors")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerConfig:
+    """A peer: where it is, who it must be, and which CHILD SAs are to be had with it.
+
+    `identity` is the ID_FQDN that it must prove. `initial_contact`: as initiator, tell the peer that we remember no SA
+    with it (RFC 7296 section 2.4). With no `children` the IKE SA is set up alone, if the peer can (RFC 6023).
+    """
+
+    name: str
+    identity: str
+    local: SocketAddress
+    remote: SocketAddress
+    ike_proposals: tuple[IkeProposal, ...]
+    children: tuple[ChildConfig, ...]
+    dpd_seconds: float = 10.0
+    initial_contact: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.ike_proposals:
+            raise ValueError(f"peer {self.name!r} has no IKE proposal")
+        labels = [child.label for child in self.children]
+        if len(set(labels)) != len(labels):
+            raise ValueError(f"peer {self.name!r} has two children of one label")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Who we are: an identity (ID_FQDN), a P-256 or P-384 key, its certificates (leaf first), and whom we trust.
+
+    `private_key` signs with SHA-256 or SHA-384 by its curve. Raises ValueError for other curves, for no certificate
+    or root, or a leaf that is not the key's.
+    """
+
+    identity: str
+    private_key: ec.EllipticCurvePrivateKey = field(repr=False)
+    certificate_chain: tuple[x509.Certificate, ...]
+    roots: tuple[x509.Certificate, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.private_key.curve, (ec.SECP256R1, ec.SECP384R1)):
+            raise ValueError(f"keys are P-256 or P-384, not {self.private_key.curve.name}")
+        if not self.certificate_chain or not self.roots:
+            raise ValueError("credentials need a certificate and a root")
+        if self.certificate_chain[0].public_key() != self.private_key.public_key():
+            raise ValueError("the first certificate is not the private key's")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSettings:
+    """Limits and times of an endpoint. Times are in seconds.
+
+    A request is sent `retransmit_tries` times in all, the first wait being `retransmit_seconds`, each following one
+    `retransmit_base` times longer (RFC 7296 section 2.1 leaves the numbers open): by default 1 + 2 + 4 + 8 + 16 s.
+    `ike_proposals` is what IKE_SA_INIT accepts of strangers; a peer's own list is enforced once it is known.
+    """
+
+    ike_proposals: tuple[IkeProposal, ...] = (
+        IkeProposal.parse("aes128gcm16-aes256gcm16-prfsha256-prfsha384-prfsha512-x25519"),
+    )
+    retransmit_seconds: float = 1.0
+    retransmit_base: float = 2.0
+    retransmit_tries: int = 5
+    half_open_seconds: float = 30.0
+    """A responder's IKE SA that is not authenticated by then is forgotten."""
+    cookie_threshold: int = 32
+    """From so many half-open IKE SAs on, a COOKIE is asked for before any work (RFC 7296 section 2.6)."""
+    half_open_limit: int = 1024
+    """With so many, new IKE_SA_INIT requests are dropped."""
+    half_open_per_address: int = 8
+    """With so many from one address, it is asked for a COOKIE too, whatever the total."""
+    cookie_secret_seconds: float = 60.0
+    """How long a cookie secret is used; the one before it is accepted for as long again."""
+    answer_memory_seconds: float = 30.0
+    """How long the last answer is kept after an IKE SA's end, for retransmitted requests."""
+    max_children: int = 64
+    """CHILD SAs per IKE SA; NO_ADDITIONAL_SAS beyond."""
+
+
+class PeerPolicy(Protocol):
+    """What the endpoint asks its owner while it answers a peer. Called synchronously, so it must be quick."""
+
+    def authorize(self, identity: str, remote: SocketAddress) -> PeerConfig:
+        """As responder: who `identity` is, once it is proved by certificate and signature. Raises Refused."""
+        ...
+
+    def allocate_spi(self, child: ChildConfig, peer: PeerConfig) -> int:
+        """A fresh SPI of the kernel's for our inbound SA, 256 or more (XFRM_MSG_ALLOCSPI). Raises SpiUnavailable."""
+        ...
+
+    def release_spi(self, spi: int, peer: PeerConfig) -> None:
+        """The negotiation that `spi` was allocated for has failed: no ChildSaUp will name it."""
+        ...

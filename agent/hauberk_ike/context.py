@@ -1,0 +1,38 @@
+"""What the IKE SAs of one endpoint share: credentials, policy, limits, and where events and datagrams go."""
+
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+
+from hauberk_ike.config import Credentials, EndpointSettings, PeerPolicy
+from hauberk_ike.datagram import Datagram
+from hauberk_ike.events import Event
+from hauberk_ike.trust import TrustStore
+
+
+class Context:
+    """Made by the endpoint, read by everything beneath it."""
+
+    __slots__ = ("credentials", "entropy", "events", "outbox", "policy", "settings", "trust", "wall_clock")
+
+    def __init__(
+        self,
+        *,
+        credentials: Credentials,
+        policy: PeerPolicy,
+        entropy: Callable[[int], bytes],
+        wall_clock: Callable[[], datetime],
+        settings: EndpointSettings,
+    ) -> None:
+        self.policy = policy
+        self.entropy = entropy
+        self.wall_clock = wall_clock
+        self.settings = settings
+        self.events: deque[Event] = deque()
+        self.outbox: list[Datagram] = []
+        self.use(credentials)
+
+    def use(self, credentials: Credentials) -> None:
+        """Authenticate with these from now on."""
+        self.credentials = credentials
+        self.trust = TrustStore(credentials.roots)

@@ -1,0 +1,159 @@
+"""What an endpoint reports. Events are drained with `IkeEndpoint.next_event()` and acted on by its owner."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum, StrEnum
+from typing import NewType
+
+from hauberk_ike.config import Mode, PeerConfig
+from hauberk_ike.datagram import SocketAddress
+from hauberk_ike.proposals import EspProposal
+from hauberk_ike.selectors import TrafficSelector
+
+IkeSaId = NewType("IkeSaId", int)
+"""A local handle of an IKE SA; never reused by the endpoint that gave it."""
+
+
+class DownReason(Enum):
+    """Why an IKE SA ended."""
+
+    DELETED_BY_PEER = "deleted by peer"
+    DELETED = "deleted"
+    UNREACHABLE = "unreachable"
+    """An established IKE SA's peer no longer answers; its CHILD SAs are not reported down."""
+    FAILED = "failed"
+    """It was never established, or the peer broke the protocol."""
+
+
+class RefusalReason(StrEnum):
+    """Our own words in `PeerRefused.reason`; a policy's `Refused` adds words of its own."""
+
+    NO_PROPOSAL_CHOSEN = "NoProposalChosen"
+    INVALID_SYNTAX = "InvalidSyntax"
+    UNSUPPORTED_CRITICAL_PAYLOAD = "UnsupportedCriticalPayload"
+    AUTHENTICATION_FAILED = "AuthenticationFailed"
+    CERTIFICATE_INVALID = "CertificateInvalid"
+    IDENTITY_MISMATCH = "IdentityMismatch"
+    SIGNATURE_INVALID = "SignatureInvalid"
+    HALF_OPEN_LIMIT = "HalfOpenLimit"
+    HALF_OPEN_TIMEOUT = "HalfOpenTimeout"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EspKey:
+    """One direction's key as the kernel takes it: `key` is the cipher key with its 4-byte salt at the end."""
+
+    algorithm: str
+    key: bytes = field(repr=False)
+    icv_bits: int
+    esn: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IkeSaUp:
+    """Both ends are authenticated. `nat_local`: a NAT is before us; `nat_remote`: before the peer (reported only)."""
+
+    ike_sa: IkeSaId
+    peer: PeerConfig
+    identity: str
+    initiator: bool
+    initial_contact: bool
+    proposal: str
+    certificate_serial: int
+    certificate_not_after: datetime
+    spi_i: bytes
+    spi_r: bytes
+    nat_local: bool = False
+    nat_remote: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSaUp:
+    """A CHILD SA is agreed on: install `spi_in` with `keys_in`, `spi_out` with `keys_out`."""
+
+    ike_sa: IkeSaId
+    peer: PeerConfig
+    label: str
+    spi_in: int
+    spi_out: int
+    keys_in: EspKey
+    keys_out: EspKey
+    proposal: EspProposal
+    mode: Mode
+    ts_local: tuple[TrafficSelector, ...]
+    ts_remote: tuple[TrafficSelector, ...]
+    initiator: bool
+    """Whether we asked for this CHILD SA."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSaDown:
+    """A CHILD SA was deleted, by either side."""
+
+    ike_sa: IkeSaId
+    label: str
+    spi_in: int
+    spi_out: int
+    by_peer: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSaFailed:
+    """A CHILD SA that we asked for was not to be had; the IKE SA stays. `reason`: the notify's name or our word."""
+
+    ike_sa: IkeSaId
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IkeSaDown:
+    """An IKE SA (or our attempt at one) ended, and its handle with it."""
+
+    ike_sa: IkeSaId
+    peer: PeerConfig
+    reason: DownReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerRefused:
+    """As responder we turned somebody away. `identity` is None as long as none was claimed; it may be unproved."""
+
+    remote: SocketAddress
+    identity: str | None
+    reason: str
+    message: str
+
+
+Event = IkeSaUp | ChildSaUp | ChildSaDown | ChildSaFailed | IkeSaDown | PeerRefused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSaInfo:
+    """A CHILD SA as `status` shows it."""
+
+    label: str
+    spi_in: int
+    spi_out: int
+    mode: Mode
+    proposal: EspProposal
+    ts_local: tuple[TrafficSelector, ...]
+    ts_remote: tuple[TrafficSelector, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IkeSaInfo:
+    """An established IKE SA as `status` shows it. `established_at` is on the caller's clock (`now`)."""
+
+    ike_sa: IkeSaId
+    peer: PeerConfig
+    identity: str
+    initiator: bool
+    proposal: str
+    certificate_serial: int
+    certificate_not_after: datetime
+    spi_i: bytes
+    spi_r: bytes
+    established_at: float
+    children: tuple[ChildSaInfo, ...]

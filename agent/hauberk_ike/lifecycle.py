@@ -1,0 +1,68 @@
+"""The life of an IKE SA, as one table.
+
+Theory of operation. An initiator sends IKE_SA_INIT (INITIATING); what comes back is not authenticated, so errors
+are hints and the attempt goes on until its retransmissions are used up. With keys agreed it sends IKE_AUTH
+(AUTHENTICATING), and verifies the responder before anything else happens. A responder makes its IKE SA when it answers
+IKE_SA_INIT (HALF_OPEN), and will hear IKE_AUTH only. Both are then ESTABLISHED.
+
+An end has three ways. CLOSE: we send a DELETE and wait for its answer, as long as retransmissions last (CLOSING); the
+peer's requests are still answered. REJECT: the peer's proof was wrong, or it broke the protocol; we say so in an
+INFORMATIONAL request (REJECTING) and listen to nothing else. END: it is over at once (DEAD); for a while the last
+answer is still repeated to a peer that has not received it, and then nothing is left.
+
+A request whose exchange is not listed for a state is met with silence and changes nothing.
+"""
+
+from enum import Enum
+from typing import Final
+
+from hauberk_ike.numbers import ExchangeType
+
+
+class State(Enum):
+    """See the module's theory of operation."""
+
+    INITIATING = "initiating"
+    AUTHENTICATING = "authenticating"
+    HALF_OPEN = "half-open"
+    ESTABLISHED = "established"
+    CLOSING = "closing"
+    REJECTING = "rejecting"
+    DEAD = "dead"
+
+
+class Step(Enum):
+    """What moves an IKE SA from one state to another."""
+
+    KEYS_AGREED = "keys agreed"
+    AUTHENTICATED = "authenticated"
+    CLOSE = "close"
+    REJECT = "reject"
+    END = "end"
+
+
+TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
+    State.INITIATING: {Step.KEYS_AGREED: State.AUTHENTICATING, Step.END: State.DEAD},
+    State.AUTHENTICATING: {
+        Step.AUTHENTICATED: State.ESTABLISHED,
+        Step.CLOSE: State.CLOSING,
+        Step.REJECT: State.REJECTING,
+        Step.END: State.DEAD,
+    },
+    State.HALF_OPEN: {Step.AUTHENTICATED: State.ESTABLISHED, Step.END: State.DEAD},
+    State.ESTABLISHED: {Step.CLOSE: State.CLOSING, Step.REJECT: State.REJECTING, Step.END: State.DEAD},
+    State.CLOSING: {Step.REJECT: State.REJECTING, Step.END: State.DEAD},
+    State.REJECTING: {Step.END: State.DEAD},
+    State.DEAD: {},
+}
+
+ANSWERED: Final[dict[State, frozenset[int]]] = {
+    State.INITIATING: frozenset(),
+    State.AUTHENTICATING: frozenset(),
+    State.HALF_OPEN: frozenset({ExchangeType.IKE_AUTH}),
+    State.ESTABLISHED: frozenset({ExchangeType.CREATE_CHILD_SA, ExchangeType.INFORMATIONAL}),
+    State.CLOSING: frozenset({ExchangeType.CREATE_CHILD_SA, ExchangeType.INFORMATIONAL}),
+    State.REJECTING: frozenset(),
+    State.DEAD: frozenset(),
+}
+"""Which requests are answered in which state."""

@@ -1,0 +1,168 @@
+"""The numbers of IANA's "IKEv2 Parameters" registry that this implementation knows, by their RFC names.
+
+Wire modules keep unknown numbers as plain integers: a number from a peer is a value to compare with, and never
+an index (an unlisted one is legal and means "not supported").
+"""
+
+from enum import IntEnum
+
+
+class ExchangeType(IntEnum):
+    """RFC 7296 section 3.1."""
+
+    IKE_SA_INIT = 34
+    IKE_AUTH = 35
+    CREATE_CHILD_SA = 36
+    INFORMATIONAL = 37
+
+
+class PayloadType(IntEnum):
+    """RFC 7296 section 3.2; SKF of RFC 7383."""
+
+    NONE = 0
+    SA = 33
+    KE = 34
+    ID_I = 35
+    ID_R = 36
+    CERT = 37
+    CERTREQ = 38
+    AUTH = 39
+    NONCE = 40
+    NOTIFY = 41
+    DELETE = 42
+    VENDOR_ID = 43
+    TS_I = 44
+    TS_R = 45
+    SK = 46
+    CP = 47
+    EAP = 48
+    SKF = 53
+
+
+class Protocol(IntEnum):
+    """RFC 7296 section 3.3.1."""
+
+    NONE = 0
+    IKE = 1
+    AH = 2
+    ESP = 3
+
+
+class TransformType(IntEnum):
+    """RFC 7296 section 3.3.2."""
+
+    ENCR = 1
+    PRF = 2
+    INTEG = 3
+    KE = 4
+    ESN = 5
+
+
+class EncryptionId(IntEnum):
+    """RFC 7296 section 3.3.2, RFC 5282."""
+
+    AES_GCM_16 = 20
+
+
+class PrfId(IntEnum):
+    """RFC 4868."""
+
+    HMAC_SHA2_256 = 5
+    HMAC_SHA2_384 = 6
+    HMAC_SHA2_512 = 7
+
+
+class KeyExchangeId(IntEnum):
+    """RFC 5903, RFC 8031."""
+
+    NONE = 0
+    ECP_256 = 19
+    ECP_384 = 20
+    CURVE25519 = 31
+
+
+class EsnId(IntEnum):
+    """RFC 7296 section 3.3.2."""
+
+    NO_ESN = 0
+    ESN = 1
+
+
+class IdType(IntEnum):
+    """RFC 7296 section 3.5."""
+
+    IPV4_ADDR = 1
+    FQDN = 2
+    RFC822_ADDR = 3
+    IPV6_ADDR = 5
+    DER_ASN1_DN = 9
+    DER_ASN1_GN = 10
+    KEY_ID = 11
+
+
+class CertEncoding(IntEnum):
+    """RFC 7296 section 3.6. Hash-and-URL encodings are absent on purpose: no URL of a peer's is ever fetched."""
+
+    X509_SIGNATURE = 4
+
+
+class AuthMethod(IntEnum):
+    """RFC 7296 section 3.8, RFC 7427."""
+
+    DIGITAL_SIGNATURE = 14
+
+
+class HashAlgorithm(IntEnum):
+    """RFC 7427 section 7."""
+
+    SHA2_256 = 2
+    SHA2_384 = 3
+    SHA2_512 = 4
+
+
+class TsType(IntEnum):
+    """RFC 7296 section 3.13.1."""
+
+    IPV4_ADDR_RANGE = 7
+    IPV6_ADDR_RANGE = 8
+
+
+class NotifyType(IntEnum):
+    """RFC 7296 section 3.10.1 and the RFCs named beside; below 16384 are errors."""
+
+    UNSUPPORTED_CRITICAL_PAYLOAD = 1
+    INVALID_IKE_SPI = 4
+    INVALID_MAJOR_VERSION = 5
+    INVALID_SYNTAX = 7
+    INVALID_MESSAGE_ID = 9
+    INVALID_SPI = 11
+    NO_PROPOSAL_CHOSEN = 14
+    INVALID_KE_PAYLOAD = 17
+    AUTHENTICATION_FAILED = 24
+    SINGLE_PAIR_REQUIRED = 34
+    NO_ADDITIONAL_SAS = 35
+    INTERNAL_ADDRESS_FAILURE = 36
+    FAILED_CP_REQUIRED = 37
+    TS_UNACCEPTABLE = 38
+    INVALID_SELECTORS = 39
+    TEMPORARY_FAILURE = 43
+    CHILD_SA_NOT_FOUND = 44
+
+    INITIAL_CONTACT = 16384
+    SET_WINDOW_SIZE = 16385
+    ADDITIONAL_TS_POSSIBLE = 16386
+    NAT_DETECTION_SOURCE_IP = 16388
+    NAT_DETECTION_DESTINATION_IP = 16389
+    COOKIE = 16390
+    USE_TRANSPORT_MODE = 16391
+    HTTP_CERT_LOOKUP_SUPPORTED = 16392
+    REKEY_SA = 16393
+    ESP_TFC_PADDING_NOT_SUPPORTED = 16394
+    NON_FIRST_FRAGMENTS_ALSO = 16395
+    CHILDLESS_IKEV2_SUPPORTED = 16418  # RFC 6023
+    SIGNATURE_HASH_ALGORITHMS = 16431  # RFC 7427
+    HAUBERK_TUNNEL = 40961  # private use, with the Vendor ID of `hauberk_ike.vendor`
+
+
+FIRST_STATUS_NOTIFY = 16384
+"""Notify types below are errors, types from here on are statuses (RFC 7296 section 3.10.1)."""

@@ -1,0 +1,312 @@
+"""Two endpoints in memory: a test hands over one message a line, and looks at what each side then believes.
+
+`Party` is an endpoint with the glue that its owner has to be, and a policy that keeps count of SPIs. `Pair` is two of
+them and a clock.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from functools import cache
+from ipaddress import IPv4Address, IPv4Network
+from typing import TypeVar
+
+from hauberk_ike import (
+    ChildConfig,
+    ChildSaDown,
+    ChildSaUp,
+    Credentials,
+    Datagram,
+    EndpointSettings,
+    EspProposal,
+    Event,
+    IkeEndpoint,
+    IkeProposal,
+    IkeSaId,
+    IkeSaUp,
+    Mode,
+    PeerConfig,
+    Refused,
+    SocketAddress,
+    SpiUnavailable,
+    TrafficSelector,
+)
+from tests.unit.ike.authority import TODAY, Authority
+
+ALICE = "alice.default.hauberk.internal"
+BOB = "bob.default.hauberk.internal"
+
+_Event = TypeVar("_Event", bound=Event)
+
+
+@cache
+def mesh_authority() -> Authority:
+    """The root that everybody trusts unless a test says otherwise."""
+    return Authority()
+
+
+@cache
+def mesh_credentials(identity: str) -> Credentials:
+    """A node's credentials from that root."""
+    return mesh_authority().credentials(identity)
+
+
+def address(host: str, port: int = 500) -> SocketAddress:
+    return SocketAddress(host=IPv4Address(host), port=port)
+
+
+def selector(network: str, **ports: int) -> TrafficSelector:
+    return TrafficSelector.from_network(IPv4Network(network), **ports)
+
+
+def child(
+    label: str = "tunnel-1",
+    *,
+    local: str = "10.244.1.0/24",
+    remote: str = "10.244.2.0/24",
+    mode: Mode = Mode.TUNNEL,
+    esp: str = "aes128gcm16-esn",
+) -> ChildConfig:
+    """A child as alice sees it, unless turned."""
+    return ChildConfig(
+        label=label,
+        mode=mode,
+        esp_proposals=tuple(EspProposal.parse(text) for text in esp.split(",")),
+        ts_local=(selector(local),),
+        ts_remote=(selector(remote),),
+    )
+
+
+def turned(config: ChildConfig) -> ChildConfig:
+    """The same child from the other side."""
+    return replace(config, ts_local=config.ts_remote, ts_remote=config.ts_local)
+
+
+class Policy:
+    """Admits whom it knows, and counts SPIs as a kernel would."""
+
+    def __init__(self, first_spi: int) -> None:
+        self.peers: dict[str, PeerConfig] = {}
+        self.allocated: set[int] = set()
+        self.authorized: list[tuple[str, SocketAddress]] = []
+        self.spis_left = 1_000_000
+        self._next_spi = first_spi
+
+    def authorize(self, identity: str, remote: SocketAddress) -> PeerConfig:
+        self.authorized.append((identity, remote))
+        if identity not in self.peers:
+            raise Refused("UnknownNode", f"{identity} is no node of the mesh")
+        return self.peers[identity]
+
+    def allocate_spi(self, child: ChildConfig, peer: PeerConfig) -> int:
+        if self.spis_left <= 0:
+            raise SpiUnavailable("none left")
+        self.spis_left -= 1
+        self._next_spi += 1
+        self.allocated.add(self._next_spi)
+        return self._next_spi
+
+    def release_spi(self, spi: int, peer: PeerConfig) -> None:
+        self.allocated.remove(spi)
+
+
+class Party:
+    """An endpoint and its owner. `kernel` is the CHILD SAs that it would have installed, by inbound SPI."""
+
+    def __init__(
+        self,
+        identity: str,
+        host: str,
+        *,
+        seed: int = 1,
+        credentials: Credentials | None = None,
+        settings: EndpointSettings | None = None,
+        wall_clock: Callable[[], datetime] = lambda: TODAY,
+    ) -> None:
+        self.identity = identity
+        self.address = address(host)
+        self.policy = Policy(int(self.address.host) << 8 & 0xFFFFFFFF)
+        self.endpoint = IkeEndpoint(
+            credentials=credentials or mesh_credentials(identity),
+            policy=self.policy,
+            entropy=random.Random(f"{identity} {seed}").randbytes,
+            wall_clock=wall_clock,
+            settings=settings,
+        )
+        self.events: list[Event] = []
+        self.kernel: dict[int, ChildSaUp] = {}
+
+    def drain(self) -> None:
+        """Acts on events, as the owner must before it sends."""
+        while (event := self.endpoint.next_event()) is not None:
+            self.events.append(event)
+            if isinstance(event, ChildSaUp):
+                assert event.spi_in in self.policy.allocated, "an SPI that the kernel did not give"
+                self.kernel[event.spi_in] = event
+            elif isinstance(event, ChildSaDown):
+                del self.kernel[event.spi_in]
+                self.policy.allocated.remove(event.spi_in)
+
+    def take(self, now: float) -> list[Datagram]:
+        """What it sends now."""
+        self.drain()
+        return self.endpoint.datagrams_to_send(now)
+
+    def receive(self, datagram: Datagram, now: float) -> None:
+        self.endpoint.receive_datagram(datagram.data, local=datagram.remote, remote=datagram.local, now=now)
+        self.drain()
+
+    def seen(self, kind: type[_Event]) -> list[_Event]:
+        """Events of a kind, so far."""
+        self.drain()
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def one(self, kind: type[_Event]) -> _Event:
+        """The one event of a kind."""
+        found = self.seen(kind)
+        assert len(found) == 1, f"{self.identity} saw {found or self.events}"
+        return found[0]
+
+    @property
+    def leaked(self) -> set[int]:
+        """SPIs that were taken and belong to no CHILD SA."""
+        return self.policy.allocated - set(self.kernel)
+
+
+Tamper = Callable[[bytes], bytes]
+
+
+class Pair:
+    """Alice and Bob, who know each other. `now` is their clock."""
+
+    def __init__(
+        self,
+        *,
+        children: tuple[ChildConfig, ...] | None = None,
+        bob_children: tuple[ChildConfig, ...] | None = None,
+        ike: str = "aes128gcm16-prfsha256-x25519",
+        bob_ike: str | None = None,
+        alice_credentials: Credentials | None = None,
+        bob_credentials: Credentials | None = None,
+        settings: EndpointSettings | None = None,
+        bob_settings: EndpointSettings | None = None,
+        wall_clock: Callable[[], datetime] = lambda: TODAY,
+        seed: int = 1,
+        initial_contact: bool = False,
+        dpd_seconds: float = 10.0,
+    ) -> None:
+        self.now = 1000.0
+        self.alice = Party(
+            ALICE, "192.0.2.1", credentials=alice_credentials, settings=settings, wall_clock=wall_clock, seed=seed
+        )
+        self.bob = Party(
+            BOB,
+            "192.0.2.2",
+            credentials=bob_credentials,
+            settings=bob_settings or settings,
+            wall_clock=wall_clock,
+            seed=seed,
+        )
+        children = (child(),) if children is None else children
+        self.alice_peer = PeerConfig(
+            name="bob",
+            identity=BOB,
+            local=self.alice.address,
+            remote=self.bob.address,
+            ike_proposals=tuple(IkeProposal.parse(text) for text in ike.split(",")),
+            children=children,
+            initial_contact=initial_contact,
+            dpd_seconds=dpd_seconds,
+        )
+        self.bob_peer = PeerConfig(
+            name="alice",
+            identity=ALICE,
+            local=self.bob.address,
+            remote=self.alice.address,
+            ike_proposals=tuple(IkeProposal.parse(text) for text in (bob_ike or ike).split(",")),
+            children=tuple(map(turned, children)) if bob_children is None else bob_children,
+            dpd_seconds=dpd_seconds,
+        )
+        self.alice.policy.peers[BOB] = self.alice_peer
+        self.bob.policy.peers[ALICE] = self.bob_peer
+
+    def initiate(self) -> IkeSaId:
+        """Alice starts."""
+        return self.alice.endpoint.initiate(self.alice_peer, now=self.now)
+
+    def to_bob(self, tamper: Tamper = lambda data: data) -> Datagram:
+        """Hands Bob the one datagram that Alice sends; returns it."""
+        return self._hand_over(self.alice, self.bob, tamper)
+
+    def to_alice(self, tamper: Tamper = lambda data: data) -> Datagram:
+        """Hands Alice the one datagram that Bob sends; returns it."""
+        return self._hand_over(self.bob, self.alice, tamper)
+
+    def _hand_over(self, sender: Party, receiver: Party, tamper: Tamper) -> Datagram:
+        datagrams = sender.take(self.now)
+        assert len(datagrams) == 1, f"{sender.identity} sends {len(datagrams)} datagrams; events: {sender.events}"
+        receiver.receive(replace(datagrams[0], data=tamper(datagrams[0].data)), self.now)
+        return datagrams[0]
+
+    def lose(self, sender: Party) -> Datagram:
+        """Takes the one datagram that `sender` sends, and loses it."""
+        (datagram,) = sender.take(self.now)
+        return datagram
+
+    def wait(self, seconds: float) -> None:
+        """Time passes; timers fire when they are due."""
+        end = self.now + seconds
+        while True:
+            timers = [party.endpoint.get_timer() for party in (self.alice, self.bob)]
+            due = min((timer for timer in timers if timer is not None), default=None)
+            if due is None or due > end:
+                break
+            self.now = max(self.now, due)
+            for party in (self.alice, self.bob):
+                party.endpoint.handle_timer(self.now)
+                party.drain()
+            if any(party.endpoint.has_datagrams for party in (self.alice, self.bob)):
+                return
+        self.now = end
+
+    def set_up(self) -> IkeSaId:
+        """An IKE SA with its first CHILD SA."""
+        handle = self.initiate()
+        self.to_bob()  # --> IKE_SA_INIT: SA, KE, Ni
+        self.to_alice()  # <-- IKE_SA_INIT: SA, KE, Nr
+        self.to_bob()  # --> IKE_AUTH: IDi, CERT, AUTH, SA, TSi, TSr
+        self.to_alice()  # <-- IKE_AUTH: IDr, CERT, AUTH, SA, TSi, TSr
+        assert self.alice.one(IkeSaUp).ike_sa == handle
+        return handle
+
+    def quiet(self) -> bool:
+        """Whether neither has anything to send."""
+        return not self.alice.take(self.now) and not self.bob.take(self.now)
+
+    def settle(self, *, messages: int = 100) -> None:
+        """Delivers everything until both are silent."""
+        for _ in range(messages):
+            sent = [(self.bob, each) for each in self.alice.take(self.now)]
+            sent += [(self.alice, each) for each in self.bob.take(self.now)]
+            if not sent:
+                return
+            for receiver, datagram in sent:
+                receiver.receive(datagram, self.now)
+        raise AssertionError(f"still talking after {messages} messages")
+
+
+def agree(alice: Party, bob: Party) -> None:
+    """Asserts that both have the same CHILD SAs, each one's outbound being the other's inbound, with the same keys."""
+    assert {(up.spi_in, up.spi_out) for up in alice.kernel.values()} == {
+        (up.spi_out, up.spi_in) for up in bob.kernel.values()
+    }
+    for up in alice.kernel.values():
+        other = bob.kernel[up.spi_out]
+        assert (up.keys_in, up.keys_out) == (other.keys_out, other.keys_in)
+        assert (up.ts_local, up.ts_remote) == (other.ts_remote, other.ts_local)
+        assert (up.label, up.mode, str(up.proposal)) == (other.label, other.mode, str(other.proposal))
+    assert not alice.leaked
+    assert not bob.leaked
