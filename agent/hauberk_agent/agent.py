@@ -1,0 +1,430 @@
+"""The agent: takes snapshots from its source and makes kernel, sessions and report follow them.
+
+Made by hauberk_agent.cli. All the work is in one asyncio loop; every task is in the task group of `Agent.run`, and what
+a task does not expect ends the agent, whose successor takes over what is in the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from cryptography import x509
+
+from hauberk_agent.cache import DesiredCache
+from hauberk_agent.desired import Desired
+from hauberk_agent.health import HealthServer
+from hauberk_agent.identity import Identity, IdentityKeeper, IdentityStore, Wanted, parse_roots
+from hauberk_agent.lock import AgentLock
+from hauberk_agent.pairing import pair_key, pair_specs
+from hauberk_agent.policy import desired_policies
+from hauberk_agent.reconciler import Outcome, our_states, reconcile_policies
+from hauberk_agent.report import Facts, Pacer, Readiness, compose
+from hauberk_agent.reqid import ReqIdTable
+from hauberk_agent.roster import Peer, Roster, compile_roster
+from hauberk_agent.sessions import Sessions
+from hauberk_agent.source import Reporter, Signer, Source
+from hauberk_agent.status_socket import StatusServer
+from hauberk_agent.transport import Transport
+from hauberk_api.names import NodeName
+from hauberk_api.report import ReportStatus
+from hauberk_ike import ProposalError
+from hauberk_xfrm import Policy, ReqId, Xfrm, XfrmError
+
+_log = logging.getLogger("hauberk.agent")
+
+_RECONCILE_SECONDS: Final = 30.0
+_SOON_SECONDS: Final = 2.0
+"""Until what has failed is tried again."""
+_CACHE_SECONDS: Final = 2.0
+_SETTLED_SECONDS: Final = 0.3
+"""A tunnel's members come one by one: only a roster that has not changed for so long is thought complete."""
+_LOCK_SAY_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    node_name: NodeName
+    version: str
+    state_directory: Path
+    ike_port: int = 500
+    health_port: int = 9470
+
+
+class Agent:
+    """One node's agent."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        *,
+        source: Source,
+        reporter: Reporter,
+        kernel: Xfrm,
+        signer: Signer | None = None,
+        fixed_identity: Callable[[], Identity] | None = None,
+        chance: Random | None = None,
+    ) -> None:
+        """Give a signer, which is asked for certificates, or where to read a fixed identity."""
+        self.settings = settings
+        self.source = source
+        self.kernel = kernel
+        self._reporter = reporter
+        self._fixed_identity = fixed_identity
+        self._chance = chance or Random(os.urandom(16))  # noqa: S311 - for jitter
+        self._lock = AgentLock(settings.state_directory)
+        self._cache = DesiredCache(settings.state_directory / "desired.json")
+        self._reqids = ReqIdTable(settings.state_directory / "reqids.json")
+        self._keeper = (
+            IdentityKeeper(
+                IdentityStore(settings.state_directory),
+                signer,
+                on_identity=self._use_identity,
+                chance=self._chance,
+            )
+            if signer is not None
+            else None
+        )
+        self._readiness = Readiness()
+        self._pacer = Pacer()
+        self._report_wake = asyncio.Event()
+        self._cache_wake = asyncio.Event()
+        self._reconcile_wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._policies: tuple[Policy, ...] = ()
+        self._apply_problems: tuple[str, ...] = ()
+        self._roster_since = 0.0
+        self._state_left = True
+        self._identity_error: str | None = None
+        self.started_at = datetime.now(UTC)
+        self.desired: Desired | None = None
+        self.from_cache = False
+        self.roster: Roster | None = None
+        self.roots: tuple[x509.Certificate, ...] = ()
+        self.identity: Identity | None = None
+        self.outcome: Outcome | None = None
+        self.report: ReportStatus | None = None
+        self.report_problem: str | None = None
+        self.abilities = kernel.abilities()
+        self.sessions = Sessions(
+            kernel=kernel,
+            directions=self.abilities.sa_direction,
+            entropy=os.urandom,
+            wall_clock=lambda: datetime.now(UTC),
+            chance=self._chance,
+        )
+        self.sessions.on_change = self._report_wake.set
+        self._transport = Transport(self.sessions, port=settings.ike_port)
+
+    # The life of an agent
+
+    def stop(self) -> None:
+        """Ends `run`. Nothing is removed and nothing is sent: the kernel goes on."""
+        self._stop.set()
+
+    async def run(self, status: StatusServer) -> None:
+        """Until stopped. Raises what a task raised; OSError when the state directory, a port or a socket fails."""
+        if not await self._alone():
+            return
+        health = HealthServer(self.settings.health_port, ready=self.unready)
+        try:
+            await health.start()
+            await status.start()
+            self._begin()
+            async with asyncio.TaskGroup() as group:
+                works = [
+                    self.source.run(),
+                    self._follow_source(),
+                    self._reconcile_for_ever(),
+                    self._report_for_ever(),
+                    self._cache_for_ever(),
+                ]
+                if self._keeper is not None:
+                    works.append(self._keeper.run())
+                tasks = [group.create_task(work) for work in works]
+                await self._stop.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self._transport.close()
+            status.close()
+            health.close()
+            self._lock.release()
+        _log.info("stopped; SAs and policies stay in the kernel")
+
+    async def _alone(self) -> bool:
+        """Waits until no other agent runs on this node. False if stopped meanwhile."""
+        said_at = float("-inf")
+        loop = asyncio.get_running_loop()
+        while not self._lock.acquire():
+            if self._stop.is_set():
+                return False
+            if loop.time() >= said_at + _LOCK_SAY_SECONDS:
+                said_at = loop.time()
+                _log.warning("another agent runs on this node (%s); waiting", self.settings.state_directory)
+            await asyncio.sleep(0.1)
+        return True
+
+    def _begin(self) -> None:
+        """Takes over what is in the kernel and on disk."""
+        for problem in self.abilities.problems:
+            _log.error("%s", problem)
+        if self.usable:
+            self.sessions.adopt(self.kernel.dump_states())
+        cached = self._cache.load(self.settings.node_name)
+        if cached is not None:
+            _log.info("following the cached plan until the source answers")
+            self.from_cache = True
+            self._follow(cached)
+
+    # What others ask
+
+    @property
+    def usable(self) -> bool:
+        """Whether this kernel has what is needed."""
+        return not self.abilities.problems
+
+    @property
+    def identity_problem(self) -> str | None:
+        return self._keeper.problem if self._keeper is not None else self._identity_error
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What keeps this node from doing as planned, its peers aside."""
+        reconciled = self.outcome.problems if self.outcome is not None else ()
+        transport = self._transport.problems if self.usable else ()
+        return (*self._apply_problems, *reconciled, *transport)
+
+    def unready(self) -> str | None:
+        """Why the agent does not yet do what the mesh wants of this node, or None if it does."""
+        if self.roster is None:
+            return self.source.problem or "waiting for the mesh's plan and this node's IPsecNode"
+        if self.usable and self.identity is None:
+            return self.identity_problem or "waiting for a certificate"
+        if self.usable and self.outcome is None:
+            return "waiting for the kernel's policies"
+        return None
+
+    # Following
+
+    async def _follow_source(self) -> None:
+        async for desired in self.source.snapshots():
+            first = self.desired is None or self.from_cache
+            self.from_cache = False
+            self._follow(desired)
+            if first and desired.plan is not None and self.usable:
+                # What an earlier run left and nobody wants is swept away with the next reconciliation.
+                self.sessions.forget_found()
+                self._reconcile_wake.set()
+            self._cache_wake.set()
+
+    def _follow(self, desired: Desired) -> None:
+        """Makes everything follow a snapshot: policies stand before the first SA is asked for."""
+        self.desired = desired
+        if desired.plan is None:
+            return
+        try:
+            self.roots = parse_roots(desired.plan.trust_bundle)
+        except ValueError as error:
+            _log.error("the plan's trust bundle is no PEM: %s", error)
+        roster = compile_roster(desired)
+        if roster != self.roster:
+            self._roster_since = asyncio.get_running_loop().time()
+            for problem in () if roster is None else roster.problems:
+                _log.warning("%s", problem)
+        self.roster = roster
+        if roster is not None:
+            self._want_identity(desired, roster)
+        self._apply()
+        self._report_wake.set()
+
+    def _apply(self) -> None:
+        """Brings sockets, policies and sessions up to the roster. What fails is in `problems`, and tried again."""
+        roster = self.roster
+        if not self.usable:
+            return
+        try:
+            specs = {}
+            self._policies = ()
+            if roster is not None:
+                specs = pair_specs(roster, self._reqid, port=self.settings.ike_port)
+                self._policies = desired_policies(roster, self._reqid)
+                self._reqids.save()
+            self._apply_problems = ()
+        except (ProposalError, OverflowError, OSError) as error:
+            self._apply_problems = (str(error),)
+            _log.error("the plan can't be carried out, keeping what runs: %s", error)
+            return
+        if roster is not None:
+            self._transport.listen(roster.own.addresses)
+        self._reconcile_policies()
+        self.sessions.set_wanted(specs, asyncio.get_running_loop().time())
+        self._transport.pump()
+        self._look_at_states()
+
+    def _reqid(self, peer: Peer) -> ReqId:
+        return self._reqids.assign(pair_key(peer))
+
+    # The kernel
+
+    async def _reconcile_for_ever(self) -> None:
+        while True:
+            wait = _SOON_SECONDS if self.problems else _RECONCILE_SECONDS
+            await _wait(self._reconcile_wake, wait)
+            if self.desired is None or self.desired.plan is None or not self.usable:
+                continue
+            if self._apply_problems:
+                self._apply()
+            elif self.roster is not None and self._transport.problems:
+                self._transport.listen(self.roster.own.addresses)
+            self._reconcile_policies()
+            self._sweep()
+            self._report_wake.set()
+
+    def _reconcile_policies(self) -> None:
+        try:
+            self.outcome = reconcile_policies(self.kernel, self._policies)
+        except XfrmError as error:
+            self.outcome = Outcome(problems=(str(error),))
+            _log.error("the kernel's policies can't be reconciled: %s", error)
+
+    def _sweep(self) -> None:
+        """Replaces states that are missing, removes those that nobody accounts for, frees request ids."""
+        try:
+            states = self.kernel.dump_states()
+            self.sessions.mend(states, asyncio.get_running_loop().time())
+            if not self.from_cache:
+                for state in self.sessions.unaccounted(states):
+                    _log.info("removing %s: nobody accounts for it", state)
+                    self.kernel.delete_state(destination=state.destination, spi=state.spi)
+            self._transport.pump()
+            in_kernel = {state.reqid for state in our_states(self.kernel.dump_states())}
+            self._reqids.release({pair.spec.key for pair in self.sessions.pairs}, in_kernel)
+            self._reqids.save()
+            self._state_left = bool(in_kernel) or bool(self.outcome is not None and self.outcome.present)
+        except (XfrmError, OSError) as error:
+            _log.error("the kernel's states can't be reconciled: %s", error)
+
+    def _look_at_states(self) -> None:
+        """Whether anything of ours is in the kernel now."""
+        if self.outcome is not None and self.outcome.present:
+            self._state_left = True
+            return
+        try:
+            self._state_left = bool(our_states(self.kernel.dump_states()))
+        except XfrmError as error:
+            _log.error("%s", error)
+
+    # Identity
+
+    def _want_identity(self, desired: Desired, roster: Roster) -> None:
+        if desired.plan is None or not self.roots:
+            return
+        if self._keeper is not None:
+            name, mesh = desired.own_name, desired.plan.mesh
+            self._keeper.want(Wanted(uid=roster.own.uid, name=name, mesh=mesh, roots=self.roots))
+        elif self._fixed_identity is not None:
+            try:
+                self._use_identity(self._fixed_identity())
+                self._identity_error = None
+            except (OSError, ValueError) as error:
+                self._identity_error = str(error)
+                _log.error("%s", error)
+
+    def _use_identity(self, identity: Identity) -> None:
+        """Speaks IKE as this identity from now on."""
+        try:
+            credentials = identity.credentials(self.roots)
+        except ValueError as error:
+            _log.error("the certificate can't be used: %s", error)
+            return
+        renewed = self.identity is not None and self.identity.certificate != identity.certificate
+        self.identity = identity
+        self.sessions.set_credentials(credentials, asyncio.get_running_loop().time(), renewed=renewed)
+        self._transport.pump()
+        self._report_wake.set()
+
+    # The report
+
+    async def _report_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            wait = await self._report_once(loop)
+            await _wait(self._report_wake, wait)
+
+    async def _report_once(self, loop: asyncio.AbstractEventLoop) -> float:
+        """Writes the report if that is due. Returns the seconds until the next look."""
+        now = loop.time()
+        if self.roster is None:
+            return _SOON_SECONDS
+        if not self.usable:
+            self._state_left = False
+        elif self._state_left and not self.sessions.pairs:
+            # The last states go seconds after their pairs: what waits for an empty kernel should know at once.
+            self._look_at_states()
+        report = self._compose(self.roster, now)
+        self.report = report
+        if now < self._roster_since + _SETTLED_SECONDS:
+            return self._roster_since + _SETTLED_SECONDS - now
+        at = self._pacer.due_at(report, now)
+        if at is None:
+            return _SOON_SECONDS
+        if at > now:
+            return min(at - now, _SOON_SECONDS)
+        try:
+            await self._reporter.write(report)
+        except OSError as error:
+            self._pacer.failed(loop.time())
+            self.report_problem = str(error)
+            _log.warning("the report can't be written: %s", error)
+        else:
+            self._pacer.wrote(report, loop.time())
+            self.report_problem = None
+        return 0.1
+
+    def _compose(self, roster: Roster, now: float) -> ReportStatus:
+        plan = self.desired.plan if self.desired is not None else None
+        settled = now >= self._roster_since + _SETTLED_SECONDS
+        health = self._readiness.assess(roster, self.sessions.pairs, now, complete=settled)
+        facts = Facts(
+            version=self.settings.version,
+            plan_generation=plan.generation if plan is not None else 0,
+            roster=roster,
+            abilities=self.abilities,
+            identity=self.identity,
+            identity_problem=self.identity_problem,
+            roots=self.roots,
+            problems=self.problems,
+            state_left=self._state_left,
+        )
+        return compose(facts, health)
+
+    # The cache
+
+    async def _cache_for_ever(self) -> None:
+        while True:
+            await self._cache_wake.wait()
+            self._cache_wake.clear()
+            if self.desired is not None:
+                try:
+                    self._cache.save(self.desired)
+                except OSError as error:
+                    _log.error("the plan can't be cached: %s", error)
+            await asyncio.sleep(_CACHE_SECONDS)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until the event is set or the time is over; clears the event."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+    event.clear()

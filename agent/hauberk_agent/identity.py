@@ -1,0 +1,271 @@
+"""This node's key and certificate: made here, kept here, renewed in time.
+
+The key never leaves the node. A key lives as long as its certificate: a renewal makes a new one. Key and certificate
+are one file, so that no crash can part them; the key of a request under way is a file of its own, so that a restart
+asks for the same certificate again instead of one more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from hauberk_agent.source import Signer, SigningDenied
+from hauberk_agent.statefile import create_exclusively, read_if_present, write_atomically
+from hauberk_api.certificate import build_request, dns_names, fingerprint, node_dns_names
+from hauberk_api.names import NodeName, NodeUid
+from hauberk_ike import Credentials
+
+_log = logging.getLogger("hauberk.identity")
+
+_FIRST_RETRY: Final = 2.0
+_LONGEST_RETRY: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A key and its certificates, the node's own first."""
+
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    chain: tuple[x509.Certificate, ...]
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        return self.chain[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its dNSNames, the IKE identity first."""
+        return tuple(dns_names(self.certificate.extensions))
+
+    def root(self, roots: Sequence[x509.Certificate]) -> x509.Certificate | None:
+        """The root that signed it, if it is among those trusted."""
+        for root in roots:
+            try:
+                self.chain[-1].verify_directly_issued_by(root)
+            except (ValueError, TypeError, InvalidSignature):
+                continue
+            return root
+        return None
+
+    def renew_at(self, share: float) -> datetime:
+        """The moment at which `share` of its life is over."""
+        begin, end = self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc
+        return begin + (end - begin) * share
+
+    def credentials(self, roots: Sequence[x509.Certificate]) -> Credentials:
+        """As the IKE endpoint takes it. Raises ValueError if it can't be used."""
+        return Credentials(
+            identity=self.names[0], private_key=self.key, certificate_chain=self.chain, roots=tuple(roots)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Whom the certificate should name, and which roots peers trust."""
+
+    uid: NodeUid
+    name: NodeName
+    mesh: str
+    roots: tuple[x509.Certificate, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return node_dns_names(self.uid, self.name, self.mesh)
+
+
+def parse_roots(bundle: str) -> tuple[x509.Certificate, ...]:
+    """The certificates of a trust bundle (PEM). Raises ValueError for none."""
+    return tuple(x509.load_pem_x509_certificates(bundle.encode()))
+
+
+def unfit(identity: Identity, wanted: Wanted, *, now: datetime) -> str | None:
+    """Why a certificate is of no use for what is wanted, as a clause for logs, or None."""
+    if set(identity.names) != set(wanted.names) or identity.names[0] != wanted.names[0]:
+        return "it names another node"
+    if now >= identity.certificate.not_valid_after_utc:
+        return "it has expired"
+    if identity.root(wanted.roots) is None:
+        return "its root is not in the trust bundle"
+    return None
+
+
+class IdentityStore:
+    """Keys and certificates on disk. All methods raise OSError."""
+
+    def __init__(self, directory: Path) -> None:
+        self._identity = directory / "identity.pem"
+        self._pending = directory / "pending-key.pem"
+
+    def load(self) -> Identity | None:
+        """The identity, or None if there is none or the file is damaged."""
+        data = read_if_present(self._identity)
+        if data is None:
+            return None
+        try:
+            return Identity(key=_parse_key(data), chain=tuple(x509.load_pem_x509_certificates(data)))
+        except ValueError:
+            _log.warning("%s is damaged, asking for a new certificate", self._identity)
+            return None
+
+    def save(self, identity: Identity) -> None:
+        """Replaces the identity; its key is no longer pending."""
+        certificates = b"".join(c.public_bytes(serialization.Encoding.PEM) for c in identity.chain)
+        write_atomically(self._identity, _key_bytes(identity.key) + certificates)
+        self._pending.unlink(missing_ok=True)
+
+    def pending_key(self) -> ec.EllipticCurvePrivateKey:
+        """The key of the request under way, or a fresh one that now is."""
+        data = read_if_present(self._pending)
+        if data is not None:
+            try:
+                return _parse_key(data)
+            except ValueError:
+                self._pending.unlink()
+        key = ec.generate_private_key(ec.SECP256R1())
+        create_exclusively(self._pending, _key_bytes(key))
+        return key
+
+    def discard_pending(self) -> None:
+        """The request was denied: the next one is with another key, under another name."""
+        self._pending.unlink(missing_ok=True)
+
+
+def request_name(uid: NodeUid, key: ec.EllipticCurvePrivateKey) -> str:
+    """The CertificateSigningRequest's name: one for each key, so that asking twice is asking once."""
+    public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return f"hauberk-{uid}-{hashlib.sha256(public).hexdigest()[:16]}"
+
+
+class IdentityKeeper:
+    """Sees to it that there is a certificate that fits. Run as a task."""
+
+    def __init__(
+        self,
+        store: IdentityStore,
+        signer: Signer,
+        *,
+        on_identity: Callable[[Identity], None],
+        chance: Random,
+        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._signer = signer
+        self._on_identity = on_identity
+        self._chance = chance
+        self._wall_clock = wall_clock
+        self._wanted: Wanted | None = None
+        self._changed = asyncio.Event()
+        self.identity: Identity | None = store.load()
+        self.problem: str | None = None
+        """Why there is no fitting certificate or no renewal, as a sentence."""
+
+    def want(self, wanted: Wanted) -> None:
+        """Names or roots may have changed."""
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Announces the identity on disk if it fits, asks for one if not, and renews it for ever."""
+        failures = 0
+        while True:
+            self._changed.clear()
+            wait = await self._step()
+            if wait is None:
+                failures, timeout = 0, None
+            elif wait < 0:
+                failures += 1
+                longest = min(_FIRST_RETRY * 2 ** min(failures - 1, 10), _LONGEST_RETRY)
+                timeout = longest * self._chance.uniform(0.5, 1.0)
+            else:
+                failures, timeout = 0, wait
+            await self._sleep(timeout)
+
+    async def _step(self) -> float | None:
+        """One look. Returns the seconds until the next one, None for "when told", and less than 0 for a failure."""
+        wanted = self._wanted
+        if wanted is None:
+            return None
+        now = self._wall_clock()
+        why: str | None = "there is none" if self.identity is None else unfit(self.identity, wanted, now=now)
+        if self.identity is not None and why is None:
+            self._on_identity(self.identity)
+            renew_at = self.identity.renew_at(2 / 3 + self._chance.uniform(0, 1 / 12))
+            if now < renew_at:
+                self.problem = None
+                return max((renew_at - now) / timedelta(seconds=1), 1.0)
+            why = "two thirds of its life are over"
+        _log.info("asking for a certificate: %s", why)
+        try:
+            identity = await self._ask(wanted)
+        except SigningDenied as error:
+            self.problem = f"the certificate request was denied: {error}"
+            self._store.discard_pending()
+        except OSError as error:
+            self.problem = f"no certificate: {error}"
+        else:
+            reason = unfit(identity, wanted, now=self._wall_clock())
+            if reason is None:
+                self._store.save(identity)
+                self.identity = identity
+                _log.info(
+                    "certificate %x until %s",
+                    identity.certificate.serial_number,
+                    identity.certificate.not_valid_after_utc.isoformat(),
+                )
+                return 0.0
+            self.problem = f"the signed certificate is of no use: {reason}"
+            self._store.discard_pending()
+        _log.warning("%s", self.problem)
+        return -1.0
+
+    async def _ask(self, wanted: Wanted) -> Identity:
+        key = self._store.pending_key()
+        request = build_request(key, uid=wanted.uid, name=wanted.name, mesh=wanted.mesh)
+        self.problem = "waiting for the certificate request to be signed"
+        signed = await self._signer.sign(name=request_name(wanted.uid, key), request=request)
+        try:
+            chain = tuple(x509.load_pem_x509_certificates(signed))
+        except ValueError as error:
+            raise SigningDenied(f"what was signed is no certificate: {error}") from error
+        if chain[0].public_key() != key.public_key():
+            raise SigningDenied("what was signed is for another key")
+        return Identity(key=key, chain=chain)
+
+    async def _sleep(self, seconds: float | None) -> None:
+        """Until the time is over, or something is wanted anew."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+
+def fingerprints(roots: Sequence[x509.Certificate]) -> tuple[str, ...]:
+    return tuple(fingerprint(root) for root in roots)
+
+
+def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _parse_key(data: bytes) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(data, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("not an elliptic curve key")
+    return key

@@ -1,0 +1,181 @@
+"""The states of our SAs in the kernel: who installs, retires and remembers them.
+
+Used by the sessions. An inbound state lingers for some seconds after its replacement stands, for packets that are
+under way; an outbound one is removed at once, because the newest of a reqid is used anyway.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from itertools import count
+from typing import Final, Protocol
+
+from hauberk_agent.link import Child
+from hauberk_agent.ownership import owns_state
+from hauberk_ike import ChildSaUp, EspKey, IpAddress
+from hauberk_xfrm import (
+    Aead,
+    Lifetime,
+    NotFound,
+    ReqId,
+    Spi,
+    State,
+    StateDirection,
+    StateDump,
+)
+
+REPLAY_WINDOW: Final = 1024
+"""Packets; larger than what receive queues of several CPUs put out of order."""
+
+
+class Kernel(Protocol):
+    """What is needed of hauberk_xfrm.Xfrm here."""
+
+    def allocate_spi(self, *, source: IpAddress, destination: IpAddress, reqid: ReqId) -> Spi: ...
+    def add_state(self, state: State) -> None: ...
+    def update_state(self, state: State) -> None: ...
+    def delete_state(self, *, destination: IpAddress, spi: Spi, missing_ok: bool = True) -> None: ...
+    def get_state(self, destination: IpAddress, spi: Spi) -> StateDump | None: ...
+
+
+class StateKeeper:
+    """Writes states, and knows which ones are accounted for."""
+
+    def __init__(self, kernel: Kernel, *, directions: bool) -> None:
+        """directions: whether the kernel knows a state's direction (KernelAbilities.sa_direction)."""
+        self._kernel = kernel
+        self._directions = directions
+        self._lingering: list[tuple[float, int, ReqId, IpAddress, Spi]] = []
+        self._order = count()
+        self._known: set[tuple[IpAddress, Spi]] = set()
+
+    def allocate(self, *, local: IpAddress, remote: IpAddress, reqid: ReqId) -> Spi:
+        """An SPI for packets to us, held by a larval state. Raises XfrmError."""
+        return self._kernel.allocate_spi(source=remote, destination=local, reqid=reqid)
+
+    def release(self, *, local: IpAddress, spi: Spi) -> None:
+        self._kernel.delete_state(destination=local, spi=spi)
+
+    def install_inbound(
+        self, event: ChildSaUp, *, local: IpAddress, remote: IpAddress, reqid: ReqId, hard_seconds: int, now: float
+    ) -> Child:
+        """Completes the larval state of an agreed CHILD SA. Raises XfrmError."""
+        child = Child(
+            reqid=reqid,
+            local=local,
+            remote=remote,
+            spi_in=Spi(event.spi_in),
+            spi_out=Spi(event.spi_out),
+            since=now,
+            proposal=str(event.proposal),
+            keys_out=event.keys_out,
+        )
+        state = State(
+            source=remote,
+            destination=local,
+            spi=Spi(event.spi_in),
+            reqid=reqid,
+            aead=_aead(event.keys_in),
+            replay_window=REPLAY_WINDOW,
+            esn=event.keys_in.esn,
+            direction=StateDirection.IN if self._directions else None,
+            lifetime=Lifetime(hard_seconds=hard_seconds),
+        )
+        try:
+            self._kernel.update_state(state)
+        except NotFound:
+            # The larval state has expired meanwhile (net.core.xfrm_acq_expires); its SPI is still free.
+            self._kernel.add_state(state)
+        self._known.add((local, Spi(event.spi_in)))
+        return child
+
+    def install_outbound(self, child: Child, *, hard_seconds: int) -> None:
+        """From now on the kernel sends the pair's packets with it. Raises XfrmError."""
+        if child.keys_out is None or child.spi_out is None:
+            return
+        state = State(
+            source=child.local,
+            destination=child.remote,
+            spi=child.spi_out,
+            reqid=child.reqid,
+            aead=_aead(child.keys_out),
+            replay_window=REPLAY_WINDOW,
+            esn=child.keys_out.esn,
+            direction=StateDirection.OUT if self._directions else None,
+            lifetime=Lifetime(hard_seconds=hard_seconds),
+        )
+        self._kernel.add_state(state)
+        self._known.add((child.remote, child.spi_out))
+        child.keys_out = None
+        child.outbound = True
+
+    def in_use(self, child: Child) -> bool:
+        """Whether a packet has arrived on the child: then its peer sends on it."""
+        if child.spi_in is None:
+            return False
+        state = self._kernel.get_state(child.local, child.spi_in)
+        return state is not None and state.packets > 0
+
+    def retire(self, child: Child, *, until: float) -> None:
+        """Stops sending on a child; what still arrives on it is taken until then."""
+        self._remove_outbound(child)
+        if child.spi_in is not None:
+            entry = (until, next(self._order), child.reqid, child.local, child.spi_in)
+            heapq.heappush(self._lingering, entry)
+            child.spi_in = None
+
+    def remove(self, child: Child) -> None:
+        """Removes both directions at once."""
+        self._remove_outbound(child)
+        if child.spi_in is not None:
+            self._remove(child.local, child.spi_in)
+            child.spi_in = None
+
+    def remove_lingering(self, reqid: ReqId) -> None:
+        """Removes a pair's retired inbound states before their time."""
+        for entry in [e for e in self._lingering if e[2] == reqid]:
+            self._lingering.remove(entry)
+            self._remove(entry[3], entry[4])
+        heapq.heapify(self._lingering)
+
+    def adopt(self, child: Child) -> None:
+        """Accounts for states that an earlier run of the agent installed."""
+        if child.spi_in is not None:
+            self._known.add((child.local, child.spi_in))
+        if child.spi_out is not None:
+            self._known.add((child.remote, child.spi_out))
+
+    def unaccounted(self, states: Iterable[StateDump]) -> list[StateDump]:
+        """Of a dump, the states of ours that belong to no child: not larval ones, which end by themselves."""
+        return [s for s in states if owns_state(s) and not s.larval and (s.destination, s.spi) not in self._known]
+
+    def vanished(self, child: Child, present: set[tuple[IpAddress, Spi]]) -> bool:
+        """Whether a state of the child that should be in the kernel is not among those dumped."""
+        inbound_gone = child.spi_in is not None and (child.local, child.spi_in) not in present
+        outbound_gone = child.outbound and child.spi_out is not None and (child.remote, child.spi_out) not in present
+        return inbound_gone or outbound_gone
+
+    def next_due(self) -> float | None:
+        return self._lingering[0][0] if self._lingering else None
+
+    def handle_timer(self, now: float) -> None:
+        """Removes the inbound states whose time is over."""
+        while self._lingering and self._lingering[0][0] <= now:
+            entry = heapq.heappop(self._lingering)
+            self._remove(entry[3], entry[4])
+
+    def _remove_outbound(self, child: Child) -> None:
+        child.keys_out = None
+        if child.outbound and child.spi_out is not None:
+            self._remove(child.remote, child.spi_out)
+        child.outbound = False
+        child.spi_out = None
+
+    def _remove(self, destination: IpAddress, spi: Spi) -> None:
+        self._known.discard((destination, spi))
+        self._kernel.delete_state(destination=destination, spi=spi)
+
+
+def _aead(key: EspKey) -> Aead:
+    return Aead(name=key.algorithm, key=key.key, icv_bits=key.icv_bits)

@@ -1,0 +1,87 @@
+"""A pair's IKE SAs and CHILD SAs as the sessions keep them, and which of two IKE SAs stays.
+
+A **link** is an IKE SA, or our attempt at one. It carries one child: the SAs that protect the pair's traffic. Used by
+hauberk_agent.sessions and nobody else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from hauberk_ike import EspKey, IkeSaId, IpAddress, PeerConfig
+from hauberk_xfrm import ReqId, Spi
+
+
+@dataclass(slots=True, kw_only=True)
+class Child:
+    """Both directions of a CHILD SA in our kernel. A direction that is not there has no SPI.
+
+    `keys_out` is kept only until the outbound state is installed. `since` is seconds on the agent's clock.
+    """
+
+    reqid: ReqId
+    local: IpAddress
+    remote: IpAddress
+    spi_in: Spi | None
+    spi_out: Spi | None
+    since: float
+    proposal: str = ""
+    keys_out: EspKey | None = field(default=None, repr=False)
+    outbound: bool = False
+    """Whether our outbound state is in the kernel."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Link:
+    """One IKE SA. `config` is what it was negotiated with; a pair whose wishes have changed replaces it."""
+
+    ike_sa: IkeSaId
+    ours: bool
+    """Whether we initiated it."""
+    started_at: float
+    config: PeerConfig
+    initial_contact: bool
+    """Whether its initiator said that it remembers no SA."""
+    up_at: float | None = None
+    child: Child | None = None
+    outbound_at: float | None = None
+    """When the child's deferred outbound SA is installed at the latest."""
+    lost_at: float | None = None
+    """Since when another link is preferred."""
+    concurrent: bool = False
+    """Whether the link preferred to this one was being set up at the same time."""
+    deleting: bool = False
+    proposal: str = ""
+
+
+class Verdict(Enum):
+    """What becomes of a new link beside the current one."""
+
+    REPLACES = "replaces"
+    """It was made in the place of the current one, by somebody who knew that or who had forgotten it."""
+    WINS = "wins"
+    """Both ends began at once, and it is the one that stays."""
+    YIELDS = "yields"
+    """Both ends began at once, and the current one stays."""
+
+
+def judge(new: Link, current: Link, *, own_is_lower: bool, now: float, crossing_seconds: float) -> Verdict:
+    """Whether a link that has just got its child takes the current link's place. Both ends come to agree.
+
+    Links that the same end began are a succession. Links that both ends began at once cross: our own new link crosses
+    what the peer set up while we were at it; a peer's new link may cross what we began within `crossing_seconds`. Of
+    two that cross stays the one whose initiator had lost everything (INITIAL_CONTACT: the other link was with its
+    former self), if that is true of one, else the one that the lower identity began.
+    """
+    if new.ours == current.ours:
+        return Verdict.REPLACES
+    if new.ours:
+        crossed = current.up_at is not None and current.up_at >= new.started_at
+    else:
+        crossed = now - current.started_at < crossing_seconds
+    if not crossed:
+        return Verdict.REPLACES
+    if new.initial_contact != current.initial_contact:
+        return Verdict.WINS if new.initial_contact else Verdict.YIELDS
+    return Verdict.WINS if new.ours == own_is_lower else Verdict.YIELDS

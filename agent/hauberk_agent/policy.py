@@ -1,0 +1,131 @@
+"""The security policies that a roster asks for.
+
+Pure; the reconciler makes the kernel's database equal to them. Per family:
+
+=======  =====================================================  ==================================================
+class    OUT                                                    IN and FWD
+=======  =====================================================  ==================================================
+protect  any -> peer's pods; own pods -> peer's addresses       peer's pods -> any; peer's addresses -> own pods
+exempt   any -> own pods; any -> pods of exempt nodes           own pods -> any; pods of exempt nodes -> any
+block    any -> pod range                                       pod range -> any
+=======  =====================================================  ==================================================
+
+A packet from a tunnel is looked up again when it goes on to a pod, so that a block between pods' prefixes alone would
+stop everything: hence the exemptions. Inbound templates leave the source open and name our own address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Final
+
+from hauberk_agent.ownership import block_priority, host_priority, protect_priority
+from hauberk_agent.roster import Peer, Place, Roster
+from hauberk_api.plan import Phase
+from hauberk_api.tunnel import Enforcement
+from hauberk_ike import IpAddress
+from hauberk_xfrm import Action, Direction, IpNetwork, Policy, ReqId, Selector, Slot, Template
+
+_ANY: Final[dict[int, IpNetwork]] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
+_INBOUND: Final = (Direction.IN, Direction.FWD)
+_PHASES: Final = tuple(Phase)
+
+
+def desired_policies(roster: Roster, reqid_of: Callable[[Peer], ReqId]) -> tuple[Policy, ...]:
+    """All policies that this node should have. A node in no tunnel gets none.
+
+    Where two want one slot the stronger class has it: a block over a single node's prefix is the same slot as that
+    node's exemption or protection.
+    """
+    if not roster.tunnels:
+        return ()
+    slots: dict[Slot, Policy] = {}
+    for policy in (*_blocks(roster), *_exemptions(roster), *_protections(roster, reqid_of)):
+        slots[policy.slot] = policy
+    return tuple(slots.values())
+
+
+def reached(phase: Phase, wanted: Phase) -> bool:
+    """Whether a tunnel in `phase` has come as far as `wanted`; each phase includes those before it."""
+    return _PHASES.index(phase) >= _PHASES.index(wanted)
+
+
+def _protections(roster: Roster, reqid_of: Callable[[Peer], ReqId]) -> Iterator[Policy]:
+    for peer in roster.peers:
+        reqid = reqid_of(peer)
+        if reached(peer.tunnel.phase, Phase.PROTECT):
+            template = Template(source=peer.local, destination=peer.remote, reqid=reqid)
+            for theirs in peer.place.networks:
+                yield _protect(Direction.OUT, _any_to(theirs), theirs.prefixlen, template)
+            for own, theirs in _own_pods_with_addresses(roster.own, peer.place):
+                selector = Selector(source=own, destination=theirs)
+                yield _protect(Direction.OUT, selector, theirs.prefixlen, template)
+        # Until every member requires encryption, what still comes in clear is taken (an optional template).
+        optional = not reached(peer.tunnel.phase, Phase.REQUIRE)
+        template = Template(source=None, destination=peer.local, reqid=reqid, optional=optional)
+        for direction in _INBOUND:
+            for theirs in peer.place.networks:
+                yield _protect(direction, _from_any(theirs), theirs.prefixlen, template)
+            for own, theirs in _own_pods_with_addresses(roster.own, peer.place):
+                selector = Selector(source=theirs, destination=own)
+                yield _protect(direction, selector, theirs.prefixlen, template)
+
+
+def _exemptions(roster: Roster) -> Iterator[Policy]:
+    for network in (*roster.own.networks, *(n for place in roster.exempt for n in place.networks)):
+        yield from _exempt(network, protect_priority(network.prefixlen))
+    # Where people's pod range holds nodes' own addresses, the block must not lock anybody out of them.
+    for place in (roster.own, *roster.known):
+        for address in place.addresses:
+            host = _host(address)
+            if any(address in network for network in roster.pod_range):
+                yield from _exempt(host, host_priority(host.prefixlen))
+
+
+def _blocks(roster: Roster) -> Iterator[Policy]:
+    if not any(
+        tunnel.enforcement is Enforcement.STRICT and reached(tunnel.phase, Phase.BLOCK) for tunnel in roster.tunnels
+    ):
+        return
+    for network in roster.pod_range:
+        priority = block_priority(network.prefixlen)
+        yield Policy(selector=_any_to(network), direction=Direction.OUT, priority=priority, action=Action.BLOCK)
+        for direction in _INBOUND:
+            yield Policy(selector=_from_any(network), direction=direction, priority=priority, action=Action.BLOCK)
+
+
+def _protect(direction: Direction, selector: Selector, prefix_length: int, template: Template) -> Policy:
+    return Policy(
+        selector=selector,
+        direction=direction,
+        priority=protect_priority(prefix_length),
+        action=Action.ALLOW,
+        templates=(template,),
+    )
+
+
+def _exempt(network: IpNetwork, priority: int) -> Iterator[Policy]:
+    yield Policy(selector=_any_to(network), direction=Direction.OUT, priority=priority, action=Action.ALLOW)
+    for direction in _INBOUND:
+        yield Policy(selector=_from_any(network), direction=direction, priority=priority, action=Action.ALLOW)
+
+
+def _any_to(network: IpNetwork) -> Selector:
+    return Selector(source=_ANY[network.version], destination=network)
+
+
+def _from_any(network: IpNetwork) -> Selector:
+    return Selector(source=network, destination=_ANY[network.version])
+
+
+def _own_pods_with_addresses(own: Place, other: Place) -> Iterable[tuple[IpNetwork, IpNetwork]]:
+    """Each of our pod networks with each of the other's addresses of its family, as a network of one address."""
+    for network in own.networks:
+        for address in other.addresses:
+            if address.version == network.version:
+                yield network, _host(address)
+
+
+def _host(address: IpAddress) -> IpNetwork:
+    return ip_network(address)

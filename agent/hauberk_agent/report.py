@@ -1,0 +1,203 @@
+"""What the agent says of itself to the operator, and when.
+
+`compose` is pure; the pacer decides when a new report is worth a write: at once when readiness changes, and otherwise
+once a minute at most. Once a tunnel has been ready, a pair of it counts as unwell only after some seconds, so that a
+node that joins, or one that restarts, makes nobody write. Until then every pair that is not up is named, so that
+nobody takes it for encrypted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+
+from hauberk_agent.identity import Identity, fingerprints
+from hauberk_agent.pair import Pair
+from hauberk_agent.roster import Roster
+from hauberk_api.conditions import Reason
+from hauberk_api.report import (
+    MAX_UNWELL,
+    WORST_FIRST,
+    CertificateReport,
+    KernelReport,
+    ReportStatus,
+    TunnelReport,
+    UnwellPeer,
+    UnwellReason,
+)
+from hauberk_xfrm import KernelAbilities
+
+HOLD_BACK_SECONDS: Final = 30.0
+"""For so long a pair of a tunnel that was ready may be without SAs before it is reported."""
+UNREADY_SECONDS: Final = 2.0
+"""For so long the news that this node is not ready is held back: a new tunnel is up before that is over."""
+MINIMUM_INTERVAL_SECONDS: Final = 60.0
+_MESSAGE_LIMIT: Final = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All that a report is made of."""
+
+    version: str
+    plan_generation: int
+    roster: Roster
+    abilities: KernelAbilities
+    identity: Identity | None
+    identity_problem: str | None
+    roots: Sequence[x509.Certificate]
+    problems: tuple[str, ...]
+    """What keeps the node from doing as planned: policies or sockets."""
+    state_left: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How the node's tunnels are: `ready` by UID, and the pairs that are to be named."""
+
+    ready: Mapping[str, bool]
+    unwell: Sequence[Pair]
+
+
+class Readiness:
+    """Which tunnels have once had all their pairs: from then on only a pair unwell for long makes them unready."""
+
+    def __init__(self) -> None:
+        self._established: set[str] = set()
+
+    def assess(self, roster: Roster, pairs: Collection[Pair], now: float, *, complete: bool) -> Health:
+        """How it is now. complete: whether the roster is thought to hold all members; until then nothing is ready."""
+        uids = {tunnel.uid for tunnel in roster.tunnels}
+        waiting = {pair.spec.key.tunnel for pair in pairs if pair.unwell_since is not None}
+        self._established &= uids
+        if complete:
+            self._established |= uids - waiting
+        unwell = [
+            pair
+            for pair in pairs
+            if pair.unwell_since is not None
+            and (pair.spec.key.tunnel not in self._established or now >= pair.unwell_since + HOLD_BACK_SECONDS)
+        ]
+        unready = {pair.spec.key.tunnel for pair in unwell}
+        return Health(ready={uid: uid in self._established and uid not in unready for uid in uids}, unwell=unwell)
+
+
+def compose(facts: Facts, health: Health) -> ReportStatus:
+    """The report at this moment."""
+    roster = facts.roster
+    names = {tunnel.uid: tunnel.name for tunnel in roster.tunnels}
+    unwell = [
+        UnwellPeer(
+            node=pair.name,
+            tunnel=names.get(pair.spec.key.tunnel, ""),
+            reason=pair.failure.reason if pair.failure is not None else UnwellReason.ESTABLISHING,
+            message=pair.failure.message[:_MESSAGE_LIMIT] if pair.failure is not None else "",
+        )
+        for pair in health.unwell
+    ]
+    unwell.sort(key=lambda peer: (WORST_FIRST.index(peer.reason), peer.node))
+    esp = not facts.abilities.problems
+    usable = esp and facts.identity is not None
+    tunnels = tuple(
+        TunnelReport(
+            tunnel=tunnel.uid,
+            generation=tunnel.generation,
+            ready=usable and not facts.problems and health.ready.get(tunnel.uid, False),
+        )
+        for tunnel in roster.tunnels
+    )
+    reason, message = _reason(facts, unwell, all(health.ready.values()))
+    return ReportStatus(
+        nodeUID=roster.own.uid,
+        agent_version=facts.version,
+        plan_generation=facts.plan_generation,
+        ready=usable and not facts.problems and all(tunnel.ready for tunnel in tunnels),
+        reason=reason,
+        message=message[:_MESSAGE_LIMIT],
+        kernel=KernelReport(release=facts.abilities.release, esp=esp, problems=facts.abilities.problems),
+        certificate=_certificate(facts.identity, facts.roots),
+        bundle=fingerprints(facts.roots),
+        tunnels=tunnels,
+        unwell=tuple(unwell[:MAX_UNWELL]),
+        unwell_count=len(unwell),
+        state_left=facts.state_left,
+    )
+
+
+def _reason(facts: Facts, unwell: Sequence[UnwellPeer], all_ready: bool) -> tuple[Reason, str]:
+    """The worst of what there is to say. Nothing in it may change with every join."""
+    if facts.abilities.problems:
+        return Reason.UNSUPPORTED_KERNEL, " ".join(facts.abilities.problems)
+    if facts.identity is None:
+        return Reason.NO_IDENTITY, facts.identity_problem or ""
+    if facts.problems:
+        return Reason.KERNEL_REFUSED, "; ".join(facts.problems)
+    if unwell:
+        worst = unwell[0]
+        return Reason(worst.reason.value), f"{worst.node}: {worst.message}" if worst.message else worst.node
+    if not all_ready:
+        return Reason.ESTABLISHING, ""
+    return Reason.AS_WANTED, " ".join(facts.roster.problems)
+
+
+def _certificate(identity: Identity | None, roots: Sequence[x509.Certificate]) -> CertificateReport | None:
+    root = identity.root(roots) if identity is not None else None
+    if identity is None or root is None:
+        return None
+    return CertificateReport(
+        serial=f"{identity.certificate.serial_number:x}",
+        not_after=identity.certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        issuer_fingerprint=fingerprints((root,))[0],
+    )
+
+
+class Pacer:
+    """Says when a report is to be written. Times are seconds on the agent's clock."""
+
+    def __init__(self) -> None:
+        self._written: ReportStatus | None = None
+        self._written_at = float("-inf")
+        self._unready_since: float | None = None
+        self._failures = 0
+        self._not_before = float("-inf")
+
+    def due_at(self, report: ReportStatus, now: float) -> float | None:
+        """When this report should be written, or None if there is nothing new in it."""
+        written = self._written
+        if report.ready or written is None:
+            self._unready_since = None
+        elif self._unready_since is None:
+            self._unready_since = now
+        if report == written:
+            return None
+        if written is None or _urgent(report) != _urgent(written):
+            at = now if self._unready_since is None else self._unready_since + UNREADY_SECONDS
+        else:
+            at = self._written_at + MINIMUM_INTERVAL_SECONDS
+        return max(at, self._not_before, now)
+
+    def wrote(self, report: ReportStatus, now: float) -> None:
+        self._written, self._written_at = report, now
+        self._failures, self._not_before = 0, float("-inf")
+
+    def failed(self, now: float) -> None:
+        """The write failed: later, ever later."""
+        self._failures += 1
+        self._not_before = now + min(2.0 ** min(self._failures - 1, 10), 30.0)
+
+
+def _urgent(report: ReportStatus) -> tuple[object, ...]:
+    """What the operator waits for."""
+    return (
+        report.node_uid,
+        report.ready,
+        report.plan_generation,
+        report.tunnels,
+        report.kernel,
+        report.certificate is None,
+        report.bundle,
+        report.state_left,
+    )

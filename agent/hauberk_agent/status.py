@@ -1,0 +1,154 @@
+"""What an agent believes and why: the document behind `hauberk-agent status`, and how people read it.
+
+Made by the agent on request, from its own memory and one dump of the kernel's states. Schema only grows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from hauberk_agent.agent import Agent
+from hauberk_agent.link import Child
+from hauberk_agent.pair import Pair
+from hauberk_ike import IpAddress
+from hauberk_xfrm import Spi, StateDump, XfrmError
+
+_Document = dict[str, Any]
+_States = dict[tuple[IpAddress, Spi], StateDump]
+
+
+def describe(agent: Agent, now: float) -> _Document:
+    """The document. `now` is on the agent's clock."""
+    try:
+        states: _States = {(s.destination, s.spi): s for s in agent.kernel.dump_states()} if agent.usable else {}
+        kernel_problem = None
+    except XfrmError as error:
+        states, kernel_problem = {}, str(error)
+    plan = agent.desired.plan if agent.desired is not None else None
+    identity = agent.identity
+    certificate = identity.certificate if identity is not None else None
+    report = agent.report
+    return {
+        "node": agent.settings.node_name,
+        "version": agent.settings.version,
+        "pid": os.getpid(),
+        "startedAt": _time(agent.started_at),
+        "ready": report.ready if report is not None else False,
+        "reason": report.reason if report is not None else "",
+        "message": report.message if report is not None else (agent.unready() or ""),
+        "source": {"fromCache": agent.from_cache, "problem": agent.source.problem},
+        "plan": None
+        if plan is None
+        else {"generation": plan.generation, "tunnels": [f"{t.name} ({t.phase})" for t in plan.tunnels]},
+        "identity": {
+            "name": identity.names[0] if identity is not None else None,
+            "serial": f"{certificate.serial_number:x}" if certificate is not None else None,
+            "notAfter": _time(certificate.not_valid_after_utc) if certificate is not None else None,
+            "problem": agent.identity_problem,
+        },
+        "kernel": {
+            "release": agent.abilities.release,
+            "problems": [*agent.abilities.problems, *([kernel_problem] if kernel_problem else [])],
+            "policies": agent.outcome.present if agent.outcome is not None else 0,
+            "states": len([s for s in states.values() if not s.larval]),
+        },
+        "problems": [*agent.problems, *(agent.roster.problems if agent.roster is not None else ())],
+        "reportProblem": agent.report_problem,
+        "podRange": [str(n) for n in agent.roster.pod_range] if agent.roster is not None else [],
+        "peers": [_peer(pair, states, now) for pair in sorted(agent.sessions.pairs, key=lambda pair: pair.name)],
+    }
+
+
+def _peer(pair: Pair, states: _States, now: float) -> _Document:
+    current = pair.current
+    return {
+        "node": pair.name,
+        "tunnel": pair.spec.peer.tunnel.name,
+        "reqid": pair.spec.reqid,
+        "local": str(pair.spec.peer.local),
+        "remote": str(pair.spec.peer.remote),
+        "well": pair.well,
+        "unwellSeconds": round(now - pair.unwell_since, 1) if pair.unwell_since is not None else None,
+        "ike": None
+        if current is None
+        else {
+            "initiator": "local" if current.ours else "remote",
+            "proposal": current.proposal,
+            "seconds": round(now - (current.up_at or now), 1),
+        },
+        "attempting": pair.attempt is not None,
+        "children": [_child(child, states) for child in pair.children()],
+        "lastError": f"{pair.failure.reason}: {pair.failure.message}" if pair.failure is not None else None,
+    }
+
+
+def _child(child: Child, states: _States) -> _Document:
+    inbound = states.get((child.local, child.spi_in)) if child.spi_in is not None else None
+    outbound = states.get((child.remote, child.spi_out)) if child.spi_out is not None else None
+    return {"proposal": child.proposal, "in": _state(inbound), "out": _state(outbound)}
+
+
+def _state(state: StateDump | None) -> _Document | None:
+    """One direction as the kernel has it, or None where it has none."""
+    if state is None:
+        return None
+    return {
+        "spi": f"{state.spi:08x}",
+        "bytes": state.bytes,
+        "packets": state.packets,
+        "since": _time(datetime.fromtimestamp(state.add_time, UTC)) if state.add_time is not None else None,
+        "dropped": state.replay_packets + state.replay_window_packets + state.integrity_failed,
+    }
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def render(document: _Document) -> str:
+    """The document for people, without line break at the end."""
+    return "\n".join(_lines(document))
+
+
+def _lines(d: _Document) -> Iterator[str]:
+    ready = "ready" if d["ready"] else f"not ready: {d['reason']}"
+    yield f"{d['node']}: {ready}" + (f" ({d['message']})" if d["message"] else "")
+    yield f"  agent      {d['version']}, pid {d['pid']}, since {d['startedAt']}"
+    plan = d["plan"]
+    if plan is None:
+        yield "  plan       none"
+    else:
+        cached = ", from the cache" if d["source"]["fromCache"] else ""
+        yield f"  plan       generation {plan['generation']}{cached}: {', '.join(plan['tunnels']) or 'no tunnels'}"
+    identity = d["identity"]
+    yield f"  identity   {identity['name'] or 'none'}" + (
+        f", until {identity['notAfter']}" if identity["notAfter"] else ""
+    )
+    yield f"  kernel     {d['kernel']['release']}: {d['kernel']['policies']} policies, {d['kernel']['states']} states"
+    said = (d["source"]["problem"], identity["problem"], *d["kernel"]["problems"], *d["problems"], d["reportProblem"])
+    for problem in dict.fromkeys(problem for problem in said if problem):
+        yield f"  problem    {problem}"
+    if not d["peers"]:
+        yield "  peers      none"
+    for peer in d["peers"]:
+        yield from _peer_lines(peer)
+
+
+def _peer_lines(peer: _Document) -> Iterator[str]:
+    how = "encrypted" if peer["well"] else f"NOT encrypted for {peer['unwellSeconds']} s"
+    if peer["ike"] is not None:
+        how += f", IKE SA for {peer['ike']['seconds']:.0f} s"
+    yield f"  peer       {peer['node']} ({peer['remote']}), tunnel {peer['tunnel']}: {how}"
+    for child in peer["children"]:
+        for direction in ("in", "out"):
+            state = child[direction]
+            if state is not None:
+                yield (
+                    f"    {direction:3}      spi {state['spi']}, {state['bytes']} bytes in {state['packets']} packets"
+                    f", since {state['since']}"
+                )
+    if peer["lastError"]:
+        yield f"    error    {peer['lastError']}"

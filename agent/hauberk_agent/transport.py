@@ -1,0 +1,157 @@
+"""IKE's UDP sockets, and the glue between them, the clock and the sessions.
+
+One socket for each of the node's own addresses, so that what we send has the source address that peers expect. The
+order of work is the sessions' promise to the peers: what was received is acted on before anything is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Final, cast
+
+from hauberk_agent.bypass import bypass_ipsec
+from hauberk_agent.sessions import Sessions
+from hauberk_ike import Datagram, IpAddress, SocketAddress
+
+_log = logging.getLogger("hauberk.transport")
+_RECEIVE_BUFFER_BYTES: Final = 1 << 21
+"""A thousand peers may begin at once."""
+_MAX_DATAGRAM: Final = 65535
+_DATAGRAMS_A_TURN: Final = 32
+"""After so many the loop gets to its other tasks."""
+
+
+class Transport:
+    """Drives the sessions. Made and used within one asyncio loop, whose clock is the sessions' `now`."""
+
+    def __init__(self, sessions: Sessions, *, port: int, bypass: bool = True) -> None:
+        """bypass: give the sockets an IPsec policy of their own (needs CAP_NET_ADMIN)."""
+        self._sessions = sessions
+        self._port = port
+        self._bypass = bypass
+        self._loop = asyncio.get_running_loop()
+        self._sockets: dict[IpAddress, socket.socket] = {}
+        self._problems: dict[IpAddress, str] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A sentence for each address that has no socket."""
+        return tuple(self._problems.values())
+
+    def listen(self, addresses: Iterable[IpAddress]) -> None:
+        """Opens and closes sockets so that there is one for each address. What fails is in `problems`: call again."""
+        wanted = tuple(addresses)
+        for address in [address for address in self._sockets if address not in wanted]:
+            self._close(address)
+        self._problems = {}
+        for address in wanted:
+            if address not in self._sockets:
+                try:
+                    self._open(address)
+                except OSError as error:
+                    self._problems[address] = _explain(error, address, self._port)
+                    _log.warning("%s", self._problems[address])
+
+    def close(self) -> None:
+        """Closes all sockets. Nothing is sent: the kernel's SAs outlive us."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for address in list(self._sockets):
+            self._close(address)
+
+    def pump(self) -> None:
+        """Sends what is to be sent and sets the timer anew. To be called whenever the sessions were told something."""
+        try:
+            for datagram in self._sessions.datagrams_to_send(self._loop.time()):
+                self._send(datagram)
+        finally:
+            self._set_timer()
+
+    def _open(self, address: IpAddress) -> None:
+        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+            if self._bypass:
+                bypass_ipsec(sock)
+            sock.bind((str(address), self._port))
+        except OSError:
+            sock.close()
+            raise
+        self._sockets[address] = sock
+        self._loop.add_reader(sock, self._readable, sock, SocketAddress(host=address, port=self._port))
+        _log.info("listening on %s", SocketAddress(host=address, port=self._port))
+
+    def _close(self, address: IpAddress) -> None:
+        sock = self._sockets.pop(address)
+        self._loop.remove_reader(sock)
+        sock.close()
+
+    def _readable(self, sock: socket.socket, local: SocketAddress) -> None:
+        try:
+            for _ in range(_DATAGRAMS_A_TURN):
+                try:
+                    data, source = cast("tuple[bytes, tuple[str, int]]", sock.recvfrom(_MAX_DATAGRAM))
+                except (BlockingIOError, InterruptedError):
+                    break
+                except OSError as error:
+                    # An ICMP error that one of our datagrams met: retransmission deals with it.
+                    _log.debug("receiving on %s: %s", local, error)
+                    continue
+                remote = _socket_address(source)
+                if remote is not None:
+                    self._sessions.receive_datagram(data, local=local, remote=remote, now=self._loop.time())
+        finally:
+            self.pump()
+
+    def _send(self, datagram: Datagram) -> None:
+        sock = self._sockets.get(datagram.local.host)
+        if sock is None:
+            return
+        try:
+            sock.sendto(datagram.data, (str(datagram.remote.host), datagram.remote.port))
+        except OSError as error:
+            # As good as lost on the way: it will be retransmitted.
+            _log.debug("sending to %s: %s", datagram.remote, error)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        at = self._sessions.get_timer()
+        self._timer = None if at is None else self._loop.call_at(at, self._due)
+
+    def _due(self) -> None:
+        try:
+            self._sessions.handle_timer(self._loop.time())
+        finally:
+            self.pump()
+
+
+def _socket_address(source: tuple[str, int]) -> SocketAddress | None:
+    try:
+        return SocketAddress(host=ip_address(source[0]), port=source[1])
+    except ValueError:
+        # A link-local address with its interface: no node's address.
+        return None
+
+
+def _explain(error: OSError, address: IpAddress, port: int) -> str:
+    where = f"UDP port {port} of {address}"
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"{where} is taken: stop the other IKE daemon on this node"
+        case errno.EADDRNOTAVAIL:
+            return f"{where}: no interface of this node has the address"
+        case errno.EACCES | errno.EPERM:
+            return f"{where}: not permitted, the agent needs CAP_NET_ADMIN and CAP_NET_BIND_SERVICE"
+        case _:
+            return f"{where}: {os.strerror(error.errno or 0)}"

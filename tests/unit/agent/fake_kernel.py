@@ -1,0 +1,171 @@
+"""A kernel's XFRM database in memory, as strict as the real one about what the agent relies on."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+from hauberk_ike import IpAddress
+from hauberk_xfrm import (
+    AddPolicy,
+    AddState,
+    DeletePolicy,
+    DeleteState,
+    KernelAbilities,
+    NotFound,
+    Policy,
+    PolicyExists,
+    ReqId,
+    Request,
+    Slot,
+    Spi,
+    State,
+    StateDump,
+    StateExists,
+    UpdatePolicy,
+    UpdateState,
+    XfrmError,
+)
+
+ABLE = KernelAbilities(
+    release="7.3.4",
+    xfrm=True,
+    esp4=True,
+    esp6=True,
+    sa_direction=True,
+    iptfs=False,
+    xfrm_interface=False,
+    problems=(),
+)
+
+
+@dataclass(slots=True)
+class FakeKernel:
+    """`order` holds the states' keys as they were completed: the newest outbound one of a reqid is used."""
+
+    able: KernelAbilities = ABLE
+    states: dict[tuple[IpAddress, Spi], StateDump] = field(default_factory=dict[tuple[IpAddress, Spi], StateDump])
+    policies: dict[Slot, Policy] = field(default_factory=dict[Slot, Policy])
+    order: list[tuple[IpAddress, Spi]] = field(default_factory=list[tuple[IpAddress, Spi]])
+    refuse: XfrmError | None = None
+    """What every new state is refused with."""
+    _spis: count[int] = field(default_factory=lambda: count(0xC0000001))
+
+    def abilities(self) -> KernelAbilities:
+        return self.able
+
+    def allocate_spi(self, *, source: IpAddress, destination: IpAddress, reqid: ReqId) -> Spi:
+        if self.refuse is not None:
+            raise self.refuse
+        spi = Spi(next(self._spis))
+        larval = State(source=source, destination=destination, spi=spi, reqid=reqid, aead=None)
+        self.states[destination, spi] = _dump(larval, larval=True)
+        return spi
+
+    def add_state(self, state: State) -> None:
+        if self.refuse is not None:
+            raise self.refuse
+        if (state.destination, state.spi) in self.states:
+            raise StateExists("add", str(state), errno.EEXIST)
+        self._complete(state)
+
+    def update_state(self, state: State) -> None:
+        if self.refuse is not None:
+            raise self.refuse
+        found = self.states.get((state.destination, state.spi))
+        if found is None or not found.larval:
+            raise NotFound("update", str(state), errno.ESRCH)
+        self._complete(state)
+
+    def delete_state(self, *, destination: IpAddress, spi: Spi, missing_ok: bool = True) -> None:
+        if self.states.pop((destination, spi), None) is None:
+            if not missing_ok:
+                raise NotFound("delete", f"{spi:#x}", errno.ESRCH)
+            return
+        if (destination, spi) in self.order:
+            self.order.remove((destination, spi))
+
+    def get_state(self, destination: IpAddress, spi: Spi) -> StateDump | None:
+        return self.states.get((destination, spi))
+
+    def dump_states(self) -> list[StateDump]:
+        return list(self.states.values())
+
+    def dump_policies(self) -> list[Policy]:
+        return list(self.policies.values())
+
+    def apply(self, requests: Sequence[Request]) -> list[XfrmError | None]:
+        return [self._apply(request) for request in requests]
+
+    def _apply(self, request: Request) -> XfrmError | None:
+        try:
+            match request:
+                case AddState(state=state):
+                    self.add_state(state)
+                case UpdateState(state=state):
+                    self.update_state(state)
+                case DeleteState(destination=destination, spi=spi):
+                    self.delete_state(destination=destination, spi=spi, missing_ok=False)
+                case AddPolicy(policy=policy):
+                    if policy.slot in self.policies:
+                        raise PolicyExists("add", str(policy), errno.EEXIST)
+                    self.policies[policy.slot] = policy
+                case UpdatePolicy(policy=policy):
+                    self.policies[policy.slot] = policy
+                case DeletePolicy(slot=slot):
+                    if self.policies.pop(slot, None) is None:
+                        raise NotFound("delete", str(slot), errno.ENOENT)
+        except XfrmError as error:
+            return error
+        return None
+
+    def outbound(self, destination: IpAddress) -> StateDump | None:
+        """The state that packets to that address leave with: the newest."""
+        for key in reversed(self.order):
+            if key[0] == destination:
+                return self.states[key]
+        return None
+
+    def take(self, destination: IpAddress, spi: Spi) -> bool:
+        """A packet arrives: whether there is a complete state for it."""
+        state = self.states.get((destination, spi))
+        if state is None or state.larval:
+            return False
+        self.states[destination, spi] = replace(state, packets=state.packets + 1, bytes=state.bytes + 100)
+        return True
+
+    def complete_states(self) -> list[StateDump]:
+        return [state for state in self.states.values() if not state.larval]
+
+    def _complete(self, state: State) -> None:
+        assert state.aead is not None
+        self.states[state.destination, state.spi] = _dump(state, larval=False)
+        self.order.append((state.destination, state.spi))
+
+
+def _dump(state: State, *, larval: bool) -> StateDump:
+    return StateDump(
+        source=state.source,
+        destination=state.destination,
+        spi=state.spi,
+        reqid=state.reqid,
+        mode=state.mode,
+        aead=state.aead,
+        replay_window=state.replay_window,
+        esn=state.esn,
+        direction=state.direction,
+        lifetime=state.lifetime,
+        larval=larval,
+        algorithm=None if larval else "rfc4106(gcm(aes))",
+        bytes=0,
+        packets=0,
+        add_time=None,
+        use_time=None,
+        last_used=None,
+        sequence=0,
+        replay_packets=0,
+        replay_window_packets=0,
+        integrity_failed=0,
+    )

@@ -1,0 +1,233 @@
+"""Several nodes' sessions on one simulated network: real IKEv2, fake kernels, a clock that a test moves.
+
+Datagrams take some milliseconds and may be lost. While the clock moves, traffic flows between all nodes whose kernels
+have SAs, and every packet that a receiver has no state for is counted: what is made before it is broken loses none.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cache
+from ipaddress import IPv4Address
+from itertools import count, permutations
+from random import Random
+
+from hauberk_agent.pairing import pair_specs
+from hauberk_agent.roster import Peer, Roster
+from hauberk_agent.sessions import Sessions
+from hauberk_api.names import NodeUid, node_identity
+from hauberk_api.node import NodeSpec
+from hauberk_ike import Credentials, Datagram, IpAddress
+from hauberk_xfrm import ReqId, Spi
+from tests.unit.agent.fake_kernel import FakeKernel
+from tests.unit.agent.mesh import node, plan, roster, tunnel
+from tests.unit.ike.authority import TODAY, Authority
+
+LATENCY_SECONDS = 0.002
+TRAFFIC_SECONDS = 0.1
+
+
+@cache
+def authority() -> Authority:
+    return Authority()
+
+
+@cache
+def credentials(number: int, generation: int = 0) -> Credentials:
+    """A node's credentials; another generation is another certificate."""
+    assert generation >= 0
+    return authority().credentials(node_identity(NodeUid(f"uid-{number}")))
+
+
+class Party:
+    """One node: a kernel, and the sessions of an agent that can be killed and started again."""
+
+    def __init__(self, network: Network, number: int) -> None:
+        self.network = network
+        self.number = number
+        self.name = f"n{number}"
+        self.outer: IpAddress = IPv4Address(f"10.250.0.{number}")
+        self.kernel = FakeKernel()
+        self.sessions: Sessions | None = None
+        self.listens = True
+
+    @property
+    def alive(self) -> Sessions:
+        assert self.sessions is not None, f"{self.name} is not running"
+        return self.sessions
+
+    def start(self) -> None:
+        """Starts the agent: it takes over what is in the kernel."""
+        seed = self.network.chance.random()
+        self.sessions = Sessions(
+            kernel=self.kernel,
+            directions=True,
+            entropy=self.network.chance.randbytes,
+            wall_clock=self.network.wall_clock,
+            chance=Random(seed),
+        )
+        self.sessions.adopt(self.kernel.dump_states())
+        self.sessions.set_credentials(credentials(self.number), self.network.now, renewed=False)
+
+    def kill(self) -> None:
+        """SIGKILL: the kernel goes on."""
+        self.sessions = None
+
+    def reboot(self) -> None:
+        self.sessions = None
+        self.kernel = FakeKernel()
+
+    def roster(self, members: Sequence[int], **spec: NodeSpec) -> Roster:
+        nodes = {f"n{number}": node(number) for number in members}
+        return roster(self.name, plan(tunnel(rekey_seconds=self.network.rekey_seconds)), **{**nodes, **spec})
+
+    def want(self, members: Sequence[int]) -> None:
+        """Follows a plan in which these nodes are members."""
+        specs = pair_specs(self.roster(members), self.reqid, port=500) if self.number in members else {}
+        self.alive.set_wanted(specs, self.network.now)
+        self.flush()
+
+    def reqid(self, peer: Peer) -> ReqId:
+        return ReqId(0x48000000 + int(peer.place.name[1:]))
+
+    def flush(self) -> None:
+        if self.sessions is not None:
+            for datagram in self.sessions.datagrams_to_send(self.network.now):
+                self.network.send(datagram)
+
+    def address(self, of: Party) -> IpAddress:
+        return of.outer
+
+
+@dataclass(slots=True)
+class Flow:
+    sent: int = 0
+    lost: int = 0
+
+
+@dataclass(order=True)
+class _Event:
+    at: float
+    order: int
+    act: Callable[[], None] = field(compare=False)
+
+
+class Network:
+    """The wire and the clock."""
+
+    def __init__(self, size: int, *, seed: int = 1, loss: float = 0.0, rekey_seconds: int = 3600) -> None:
+        self.rekey_seconds = rekey_seconds
+        self.chance = Random(seed)
+        self.loss = loss
+        self.now = 1000.0
+        self.parties = [Party(self, number) for number in range(1, size + 1)]
+        self.members = [party.number for party in self.parties]
+        self.flow = Flow()
+        self.datagrams = 0
+        self._order = count()
+        self._queue: list[_Event] = []
+
+    def __getitem__(self, number: int) -> Party:
+        return self.parties[number - 1]
+
+    def wall_clock(self) -> datetime:
+        return TODAY + timedelta(seconds=self.now - 1000.0)
+
+    def start(self, *, apply: bool = True) -> None:
+        """All agents start; apply: each then learns of all members."""
+        for party in self.parties:
+            party.start()
+        if apply:
+            for party in self.parties:
+                party.alive.set_wanted({}, self.now)
+            for party in self.parties:
+                party.want(self.members)
+
+    def send(self, datagram: Datagram) -> None:
+        self.datagrams += 1
+        if self.chance.random() < self.loss:
+            return
+        delay = LATENCY_SECONDS * self.chance.uniform(0.5, 1.5)
+        self._at(self.now + delay, lambda: self._deliver(datagram))
+
+    def _deliver(self, datagram: Datagram) -> None:
+        for party in self.parties:
+            if party.sessions is not None and party.listens and party.outer == datagram.remote.host:
+                party.sessions.receive_datagram(
+                    datagram.data, local=datagram.remote, remote=datagram.local, now=self.now
+                )
+                party.flush()
+
+    def _at(self, at: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, _Event(at, next(self._order), act))
+
+    def run(self, seconds: float) -> None:
+        """Lets time pass: datagrams arrive, timers fire, traffic flows."""
+        end = self.now + seconds
+        next_traffic = self.now
+        while True:
+            times = [self._queue[0].at if self._queue else end]
+            for party in self.parties:
+                timer = party.sessions.get_timer() if party.sessions is not None else None
+                times.append(timer if timer is not None else end)
+            at = max(self.now, min(*times, next_traffic, end))
+            self.now = at
+            if at >= end:
+                return
+            if at >= next_traffic:
+                self._exchange_traffic()
+                next_traffic = at + TRAFFIC_SECONDS
+            while self._queue and self._queue[0].at <= at:
+                heapq.heappop(self._queue).act()
+            for party in self.parties:
+                if party.sessions is not None:
+                    timer = party.sessions.get_timer()
+                    if timer is not None and timer <= at:
+                        party.sessions.handle_timer(at)
+                        party.flush()
+
+    def run_until(self, done: Callable[[], bool], *, limit: float) -> float:
+        """Seconds until `done`. Fails after `limit`."""
+        started = self.now
+        while not done():
+            assert self.now < started + limit, f"not within {limit} s"
+            self.run(0.05)
+        return self.now - started
+
+    def _exchange_traffic(self) -> None:
+        """One packet each way between all pairs that have SAs. It arrives at once: what counts is who knows which."""
+        for one, other in permutations(self.parties, 2):
+            state = one.kernel.outbound(one.address(other))
+            if state is not None:
+                one.kernel.take(state.destination, state.spi)
+                self.flow.sent += 1
+                if not other.kernel.take(state.destination, state.spi):
+                    self.flow.lost += 1
+
+    # What must hold in the end
+
+    def connected(self) -> bool:
+        return all(pair.well for party in self.parties if party.sessions is not None for pair in party.sessions.pairs)
+
+    def spis(self, party: Party) -> set[Spi]:
+        return {state.spi for state in party.kernel.complete_states()}
+
+    def disagreements(self) -> list[str]:
+        """Directed pairs that do not have exactly one SA that both know, or an IKE SA too many."""
+        faults: list[str] = []
+        for one, other in permutations(self.parties, 2):
+            source, destination = one.address(one), one.address(other)
+            sends = {s.spi for s in one.kernel.complete_states() if s.destination == destination}
+            takes = {s.spi for s in other.kernel.complete_states() if s.source == source}
+            if len(sends) != 1 or sends != takes:
+                faults.append(f"{one.name}->{other.name}: sends {sorted(sends)}, takes {sorted(takes)}")
+        for party in self.parties:
+            faults.extend(
+                f"{party.name}: {pair.name} has {len(pair.links)} links, {len(pair.orphans)} orphans"
+                for pair in party.alive.pairs
+                if len(pair.links) != 1 or pair.orphans
+            )
+        return faults

@@ -1,0 +1,250 @@
+"""The node's key and certificate: made once, asked for once, renewed in time, given up when of no use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from hauberk_agent.identity import Identity, IdentityKeeper, IdentityStore, Wanted, request_name, unfit
+from hauberk_agent.source import SigningDenied
+from hauberk_api.certificate import dns_names
+from hauberk_api.names import NodeName, NodeUid
+from tests.unit.ike.authority import TODAY, Authority
+
+UID, NAME = NodeUid("uid-1"), NodeName("n1")
+LIFE = timedelta(hours=24)
+
+
+def wanted(*authorities: Authority, name: str = "n1") -> Wanted:
+    return Wanted(uid=UID, name=NodeName(name), mesh="default", roots=tuple(a.certificate for a in authorities))
+
+
+class FakeSigner:
+    """Signs what it is asked to, unless told otherwise."""
+
+    def __init__(self, authority: Authority, clock: Clock) -> None:
+        self.authority = authority
+        self.clock = clock
+        self.asked: list[str] = []
+        self.refusals: list[Exception] = []
+
+    async def sign(self, *, name: str, request: bytes) -> bytes:
+        self.asked.append(name)
+        if self.refusals:
+            raise self.refusals.pop(0)
+        pkcs10 = x509.load_pem_x509_csr(request)
+        assert pkcs10.is_signature_valid
+        builder_key = pkcs10.public_key()
+        certificate = certificate_for(self.authority, builder_key, dns_names(pkcs10.extensions), self.clock())
+        return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def certificate_for(authority: Authority, public_key: object, names: Sequence[str], now: datetime) -> x509.Certificate:
+    """Signs somebody else's public key, with a life of LIFE from now on."""
+    assert isinstance(public_key, ec.EllipticCurvePublicKey)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(authority.name)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + LIFE)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=True)
+        .sign(authority.key, hashes.SHA256())
+    )
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = TODAY
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class Bench:
+    """A keeper with its signer, store and clock."""
+
+    def __init__(self, directory: Path) -> None:
+        self.clock = Clock()
+        self.authority = Authority()
+        self.signer = FakeSigner(self.authority, self.clock)
+        self.store = IdentityStore(directory)
+        self.announced: list[Identity] = []
+
+    def keeper(self) -> IdentityKeeper:
+        return IdentityKeeper(
+            self.store,
+            self.signer,
+            on_identity=self.announced.append,
+            chance=Random(1),
+            wall_clock=self.clock,
+        )
+
+    async def until(self, keeper: IdentityKeeper, done: Callable[[], bool]) -> None:
+        """Runs the keeper until something holds; its waits are real, and short."""
+        task = asyncio.create_task(keeper.run())
+        try:
+            async with asyncio.timeout(10):
+                while not done():  # noqa: ASYNC110 - what is waited for is the test's own
+                    await asyncio.sleep(0)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "state")
+
+
+def test_a_new_node_asks_once_and_keeps_what_it_gets(bench: Bench, tmp_path: Path) -> None:
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(wanted(bench.authority))
+        await bench.until(keeper, lambda: bool(bench.announced))
+        # -> a restart: the same identity, nobody is asked
+        again = bench.keeper()
+        again.want(wanted(bench.authority))
+        await bench.until(again, lambda: len(bench.announced) == 2)
+
+    asyncio.run(story())
+    first, second = bench.announced
+    assert first.certificate == second.certificate
+    assert first.names == ("uid-1.default.hauberk.internal", "n1")
+    assert len(bench.signer.asked) == 1
+    path = tmp_path / "state" / "identity.pem"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert sorted(p.name for p in path.parent.iterdir()) == ["identity.pem"]
+    assert "key" not in repr(first)
+
+
+def test_a_crash_while_asking_asks_the_same_again(bench: Bench) -> None:
+    key = bench.store.pending_key()
+    assert request_name(UID, bench.store.pending_key()) == request_name(UID, key)
+
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(wanted(bench.authority))
+        await bench.until(keeper, lambda: bool(bench.announced))
+
+    asyncio.run(story())
+    assert bench.signer.asked == [request_name(UID, key)]
+
+
+def test_a_denied_request_is_asked_anew_with_another_key(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hauberk_agent.identity._FIRST_RETRY", 0.01)
+    bench.signer.refusals = [SigningDenied("NameNotAllowed")]
+    problems: list[str | None] = []
+
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(wanted(bench.authority))
+
+        def done() -> bool:
+            problems.append(keeper.problem)
+            return bool(bench.announced)
+
+        await bench.until(keeper, done)
+        assert keeper.problem is None
+
+    asyncio.run(story())
+    assert len(set(bench.signer.asked)) == 2
+    assert "the certificate request was denied: NameNotAllowed" in problems
+
+
+def test_an_outage_is_asked_again_with_the_same_key(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hauberk_agent.identity._FIRST_RETRY", 0.01)
+    bench.signer.refusals = [OSError("no API server"), OSError("no API server")]
+
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(wanted(bench.authority))
+        await bench.until(keeper, lambda: bool(bench.announced))
+
+    asyncio.run(story())
+    assert len(bench.signer.asked) == 3
+    assert len(set(bench.signer.asked)) == 1
+
+
+def test_a_certificate_is_renewed_after_two_thirds_of_its_life(bench: Bench) -> None:
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(wanted(bench.authority))
+        await bench.until(keeper, lambda: bool(bench.announced))
+        bench.clock.now += LIFE * 0.5
+        await bench.until(keeper, lambda: len(bench.announced) == 2)
+        assert len(bench.signer.asked) == 1, "half of its life is too early"
+        bench.clock.now += LIFE * 0.3
+        await bench.until(keeper, lambda: bench.announced[-1].certificate != bench.announced[0].certificate)
+
+    asyncio.run(story())
+    assert len(bench.signer.asked) == 2
+    old, new = bench.announced[0], bench.announced[-1]
+    assert old.key.public_key() != new.key.public_key()
+
+
+def test_a_new_root_alone_makes_the_agent_ask_again(bench: Bench) -> None:
+    other = Authority("another root")
+
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(wanted(bench.authority))
+        await bench.until(keeper, lambda: bool(bench.announced))
+        bench.signer.authority = other
+        keeper.want(wanted(bench.authority, other))
+        await bench.until(keeper, lambda: len(bench.announced) >= 2)
+        assert len(bench.signer.asked) == 1, "the old root is still trusted"
+        keeper.want(wanted(other))
+        await bench.until(keeper, lambda: len(bench.signer.asked) == 2 and len(bench.announced) >= 3)
+
+    asyncio.run(story())
+    assert bench.announced[-1].root((other.certificate,)) is not None
+
+
+def test_a_certificate_from_a_stranger_is_of_no_use(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hauberk_agent.identity._FIRST_RETRY", 0.01)
+
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(wanted(Authority("the mesh's root")))
+        await bench.until(keeper, lambda: len(bench.signer.asked) >= 2)
+        assert keeper.problem is not None
+        assert keeper.identity is None
+
+    asyncio.run(story())
+    assert bench.announced == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"nonsense", b"-----BEGIN CERTIFICATE-----\n"])
+def test_a_damaged_file_is_replaced(bench: Bench, tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state" / "identity.pem").write_bytes(damage)
+
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(wanted(bench.authority))
+        await bench.until(keeper, lambda: bool(bench.announced))
+
+    asyncio.run(story())
+    assert bench.store.load() is not None
+
+
+def test_what_makes_a_certificate_unfit() -> None:
+    authority, other = Authority(), Authority("another")
+    key, certificate = authority.issue("uid-1.default.hauberk.internal", "n1")
+    identity = Identity(key=key, chain=(certificate,))
+    assert unfit(identity, wanted(authority), now=TODAY) is None
+    assert unfit(identity, wanted(authority, name="n2"), now=TODAY) == "it names another node"
+    assert unfit(identity, wanted(authority), now=TODAY + timedelta(days=2)) == "it has expired"
+    assert unfit(identity, wanted(other), now=TODAY) == "its root is not in the trust bundle"

@@ -1,0 +1,155 @@
+"""What an agent reports, and how seldom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hauberk_agent.identity import Identity
+from hauberk_agent.pair import Failure, Pair
+from hauberk_agent.pairing import pair_specs
+from hauberk_agent.report import HOLD_BACK_SECONDS, MINIMUM_INTERVAL_SECONDS, Facts, Pacer, Readiness, compose
+from hauberk_agent.roster import Roster
+from hauberk_api.report import MAX_UNWELL, ReportStatus, UnwellReason
+from hauberk_xfrm import ReqId
+from tests.unit.agent.fake_kernel import ABLE
+from tests.unit.agent.mesh import TUNNEL, node, plan, roster, tunnel
+from tests.unit.ike.authority import Authority
+
+AUTHORITY = Authority()
+KEY, CERTIFICATE = AUTHORITY.issue("uid-1.default.hauberk.internal", "n1")
+
+
+def mesh(size: int = 3) -> Roster:
+    return roster("n1", plan(tunnel()), **{f"n{number}": node(number) for number in range(1, size + 1)})
+
+
+def pairs(found: Roster, *, unwell_since: float | None = None) -> list[Pair]:
+    specs = pair_specs(found, lambda peer: ReqId(0x48000000 + int(peer.place.name[1:])), port=500)
+    return [Pair(spec=spec, wanted_since=0.0, fresh=True, unwell_since=unwell_since) for spec in specs.values()]
+
+
+def facts(found: Roster) -> Facts:
+    return Facts(
+        version="1",
+        plan_generation=4,
+        roster=found,
+        abilities=ABLE,
+        identity=Identity(key=KEY, chain=(CERTIFICATE,)),
+        identity_problem=None,
+        roots=(AUTHORITY.certificate,),
+        problems=(),
+        state_left=True,
+    )
+
+
+def composed(found: Roster, members: list[Pair], now: float = 0.0, readiness: Readiness | None = None) -> ReportStatus:
+    return compose(facts(found), (readiness or Readiness()).assess(found, members, now, complete=True))
+
+
+def test_a_node_whose_pairs_are_all_up_is_ready() -> None:
+    found = mesh()
+    report = composed(found, pairs(found))
+    assert report.ready
+    assert (report.reason, report.unwell, report.unwell_count) == ("AsWanted", (), 0)
+    assert [(t.tunnel, t.generation, t.ready) for t in report.tunnels] == [(TUNNEL, 1, True)]
+    assert report.plan_generation == 4
+    assert report.certificate is not None
+    assert report.certificate.issuer_fingerprint == report.bundle[0]
+
+
+def test_a_tunnel_that_was_never_ready_names_every_pair_at_once() -> None:
+    found = mesh()
+    report = composed(found, pairs(found, unwell_since=0.0))
+    assert not report.ready
+    assert report.reason == "Establishing"
+    assert [(peer.node, peer.reason) for peer in report.unwell] == [
+        ("n2", UnwellReason.ESTABLISHING),
+        ("n3", UnwellReason.ESTABLISHING),
+    ]
+
+
+def test_a_tunnel_that_was_ready_holds_a_pair_back_for_half_a_minute() -> None:
+    found, readiness = mesh(), Readiness()
+    members = pairs(found)
+    assert composed(found, members, 0.0, readiness).ready
+    members[0].unwell_since = 10.0
+    members[0].failure = Failure(reason=UnwellReason.UNREACHABLE, message="no answer")
+    assert composed(found, members, 10.0 + HOLD_BACK_SECONDS - 1, readiness).ready
+    late = composed(found, members, 10.0 + HOLD_BACK_SECONDS, readiness)
+    assert not late.ready
+    assert (late.reason, late.message) == ("Unreachable", "n2: no answer")
+    members[0].unwell_since = None
+    assert composed(found, members, 100.0, readiness).ready
+
+
+def test_a_roster_that_still_grows_is_not_ready() -> None:
+    found = mesh()
+    health = Readiness().assess(found, pairs(found), 0.0, complete=False)
+    assert not compose(facts(found), health).ready
+
+
+def test_only_the_worst_are_named_and_all_are_counted() -> None:
+    found = mesh(40)
+    members = pairs(found, unwell_since=0.0)
+    members[30].failure = Failure(reason=UnwellReason.AUTHENTICATION_FAILED, message="no")
+    report = composed(found, members)
+    assert len(report.unwell) == MAX_UNWELL
+    assert report.unwell_count == 39
+    assert report.unwell[0].reason is UnwellReason.AUTHENTICATION_FAILED
+
+
+def test_a_kernel_without_esp_is_said_first() -> None:
+    found = mesh()
+    lacking = replace(ABLE, esp4=False, problems=("the kernel has no ESP",))
+    report = compose(
+        replace(facts(found), abilities=lacking), Readiness().assess(found, pairs(found), 0.0, complete=True)
+    )
+    assert not report.ready
+    assert not report.kernel.esp
+    assert (report.reason, report.message) == ("UnsupportedKernel", "the kernel has no ESP")
+    assert not any(t.ready for t in report.tunnels)
+
+
+def test_without_identity_or_with_refused_policies_nothing_is_ready() -> None:
+    found = mesh()
+    health = Readiness().assess(found, pairs(found), 0.0, complete=True)
+    anonymous = compose(replace(facts(found), identity=None, identity_problem="denied"), health)
+    assert (anonymous.ready, anonymous.reason, anonymous.message) == (False, "NoIdentity", "denied")
+    refused = compose(replace(facts(found), problems=("a slot is taken",)), health)
+    assert (refused.ready, refused.reason) == (False, "KernelRefused")
+
+
+def test_readiness_is_written_at_once_and_the_rest_once_a_minute() -> None:
+    found, pacer = mesh(), Pacer()
+    ready = composed(found, pairs(found))
+    assert pacer.due_at(ready, 0.0) == 0.0
+    pacer.wrote(ready, 0.0)
+    assert pacer.due_at(ready, 5.0) is None
+    worded = ready.model_copy(update={"message": "something else"})
+    assert pacer.due_at(worded, 5.0) == MINIMUM_INTERVAL_SECONDS
+    left = ready.model_copy(update={"state_left": False})
+    assert pacer.due_at(left, 5.0) == 5.0
+
+
+def test_news_of_unreadiness_waits_a_moment() -> None:
+    found, pacer = mesh(), Pacer()
+    ready = composed(found, pairs(found))
+    pacer.wrote(ready, 0.0)
+    unready = composed(found, pairs(found, unwell_since=10.0))
+    assert pacer.due_at(unready, 10.0) == 12.0
+    assert pacer.due_at(unready, 11.0) == 12.0
+    # -> up within the moment: nothing was written in between
+    assert pacer.due_at(ready, 11.5) is None
+    assert pacer.due_at(unready, 20.0) == 22.0
+
+
+def test_a_failed_write_is_tried_ever_later() -> None:
+    found, pacer = mesh(), Pacer()
+    ready = composed(found, pairs(found))
+    waits: list[float] = []
+    for _ in range(8):
+        pacer.failed(0.0)
+        at = pacer.due_at(ready, 0.0)
+        assert at is not None
+        waits.append(at)
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]

@@ -1,0 +1,257 @@
+"""Sessions of several nodes reach agreement, whatever happens to their datagrams, agents and kernels."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from hauberk_agent.pairing import pair_specs
+from hauberk_api.report import UnwellReason
+from hauberk_xfrm import XfrmError
+from tests.unit.agent.mesh import node
+from tests.unit.agent.network import Network, credentials
+
+
+def settled(network: Network, *, seconds: float = 60.0) -> None:
+    """After a while, every pair has one IKE SA and one SA each way, and both ends agree which."""
+    network.run_until(network.connected, limit=seconds)
+    network.run(seconds)
+    assert network.disagreements() == []
+
+
+def test_a_new_tunnel_is_up_within_a_second() -> None:
+    network = Network(3)
+    network.start()
+    # n1 -> n2, n3 and n2 -> n3: the first by name begins.
+    assert network.run_until(network.connected, limit=1.0) < 0.3
+    settled(network)
+    for party in network.parties:
+        for pair in party.alive.pairs:
+            assert pair.current is not None
+            assert pair.current.ours == (party.name < pair.name)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_both_ends_begin_at_once(seed: int) -> None:
+    network = Network(2, seed=seed)
+    # Both found an empty kernel: n1 -> n2 and n2 -> n1 cross, both with INITIAL_CONTACT.
+    for party in network.parties:
+        party.start()
+    for party in network.parties:
+        party.want(network.members)
+    assert network.run_until(network.connected, limit=1.0) < 0.3
+    settled(network)
+    survivor = next(iter(network[1].alive.pairs)).current
+    assert survivor is not None
+    assert survivor.ours, "the lower identity's stays"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_mesh_agrees_over_a_lossy_network(seed: int) -> None:
+    network = Network(4, seed=seed, loss=0.25)
+    for party in network.parties:
+        party.start()
+    for party in network.parties:
+        party.want(network.members)
+    network.run_until(network.connected, limit=120.0)
+    network.run(60.0)
+    network.loss = 0.0
+    network.run(120.0)
+    assert network.disagreements() == []
+
+
+@pytest.mark.parametrize("victim", [1, 2])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_killed_agent_s_successor_replaces_everything_without_loss(victim: int, seed: int) -> None:
+    network = Network(3, seed=seed)
+    network.start()
+    settled(network)
+    before = network.spis(network[victim])
+    network[victim].kill()
+    network.run(3.0)
+    assert network.spis(network[victim]) == before, "the kernel goes on"
+    network[victim].start()
+    network[victim].want(network.members)
+    settled(network, seconds=90.0)
+    assert not before & network.spis(network[victim])
+    assert network.flow.lost == 0
+    assert network.flow.sent > 1000
+
+
+def test_an_agent_killed_young_is_succeeded_without_loss() -> None:
+    """Its IKE SAs are so young that its successor's could be taken for ones that cross them."""
+    network = Network(2)
+    network.start()
+    network.run(2.0)
+    network[2].kill()
+    network[2].start()
+    network[2].want(network.members)
+    settled(network, seconds=120.0)
+    assert network.flow.lost == 0
+
+
+@pytest.mark.parametrize("victim", [1, 2])
+def test_a_rebooted_node_is_back_at_once(victim: int) -> None:
+    network = Network(2)
+    network.start()
+    settled(network)
+    other = network[3 - victim]
+    network[victim].reboot()
+    network.run(2.0)
+    network[victim].start()
+    network[victim].want(network.members)
+    # Whatever its name, and before the other end has noticed: INITIAL_CONTACT.
+    took = network.run_until(
+        lambda: (
+            network.connected() and any(s.spi in network.spis(network[victim]) for s in other.kernel.complete_states())
+        ),
+        limit=2.0,
+    )
+    assert took < 1.0
+    settled(network)
+
+
+def test_replacement_after_the_rekey_time_loses_nothing() -> None:
+    network = Network(3, rekey_seconds=200)
+    network.start()
+    settled(network)
+    before = [network.spis(party) for party in network.parties]
+    network.run(200.0)
+    after = [network.spis(party) for party in network.parties]
+    assert all(not old & new for old, new in zip(before, after, strict=True))
+    settled(network)
+    assert network.flow.lost == 0
+
+
+def test_a_renewed_certificate_is_brought_to_every_peer_without_loss() -> None:
+    network = Network(3)
+    network.start()
+    settled(network)
+    before = network.spis(network[2])
+    network[2].alive.set_credentials(credentials(2, 1), network.now, renewed=True)
+    settled(network, seconds=90.0)
+    assert not before & network.spis(network[2])
+    serials = {pair.current.ike_sa for pair in network[2].alive.pairs if pair.current is not None}
+    assert len(serials) == 2
+    assert network.flow.lost == 0
+
+
+def test_renewal_on_both_ends_at_once_loses_nothing() -> None:
+    network = Network(2)
+    network.start()
+    settled(network)
+    for number in (1, 2):
+        network[number].alive.set_credentials(credentials(number, 1), network.now, renewed=True)
+    settled(network, seconds=120.0)
+    assert network.flow.lost == 0
+
+
+def test_a_silent_peer_keeps_its_sas_and_is_set_up_again_when_it_answers() -> None:
+    network = Network(2)
+    network.start()
+    settled(network)
+    before = network.spis(network[1])
+    network[2].listens = False
+    network.run(120.0)
+    (pair,) = network[1].alive.pairs
+    assert pair.failure is not None
+    assert pair.failure.reason is UnwellReason.UNREACHABLE
+    assert pair.unwell_since is not None
+    assert network.spis(network[1]) == before, "a failed DPD ends the IKE SA only"
+    assert network.flow.lost == 0
+    network[2].listens = True
+    network.run_until(network.connected, limit=60.0)
+    settled(network, seconds=120.0)
+
+
+def test_a_removed_peer_is_gone_from_both_kernels() -> None:
+    network = Network(3)
+    network.start()
+    settled(network)
+    for party in network.parties:
+        party.want([1, 2])
+    network.run(1.0)
+    assert network[3].kernel.states == {}
+    assert len(network[1].kernel.complete_states()) == 2
+    assert not list(network[3].alive.pairs)
+
+
+def test_one_end_s_removal_ends_the_other_end_s_sas() -> None:
+    network = Network(2)
+    network.start()
+    settled(network)
+    network[1].want([])
+    network.run(30.0)
+    assert network[1].kernel.states == {}
+    # n2 still wants n1, which refuses it: nothing of the old SAs is left.
+    assert network[2].kernel.complete_states() == []
+    (pair,) = network[2].alive.pairs
+    assert pair.failure is not None
+    assert pair.failure.reason is UnwellReason.AUTHENTICATION_FAILED
+
+
+def test_a_peer_from_a_foreign_address_is_refused() -> None:
+    network = Network(2)
+    network.start(apply=False)
+    stranger = network[2]
+    stranger.want([1, 2])
+    # n1 knows n2 at another address than the one that it comes from.
+    elsewhere = network[1].roster([1, 2], n2=node(2, addresses=("10.250.0.77",)))
+    network[1].alive.set_wanted(pair_specs(elsewhere, network[1].reqid, port=500), network.now)
+    network.run(5.0)
+    assert network[1].kernel.complete_states() == []
+    (pair,) = stranger.alive.pairs
+    assert pair.failure is not None
+    assert pair.failure.reason is UnwellReason.AUTHENTICATION_FAILED
+
+
+def test_a_kernel_that_refuses_is_reported_and_asked_again() -> None:
+    network = Network(2)
+    network[1].kernel.refuse = XfrmError("add state", "", errno.ENOMEM)
+    network.start()
+    network.run(10.0)
+    (pair,) = network[1].alive.pairs
+    assert pair.failure is not None
+    assert pair.failure.reason is UnwellReason.KERNEL_REFUSED
+    network[1].kernel.refuse = None
+    network.run_until(network.connected, limit=60.0)
+    settled(network)
+
+
+def test_an_sa_removed_by_hand_is_replaced() -> None:
+    network = Network(2)
+    network.start()
+    settled(network)
+    kernel = network[1].kernel
+    state = kernel.outbound(network[1].address(network[2]))
+    assert state is not None
+    kernel.delete_state(destination=state.destination, spi=state.spi)
+    network[1].alive.mend(kernel.dump_states(), network.now)
+    network[1].flush()
+    network.run(1.0)
+    assert kernel.outbound(network[1].address(network[2])) is not None
+    settled(network)
+
+
+def test_states_of_nobody_are_named_and_those_of_pairs_are_not() -> None:
+    network = Network(2)
+    network.start()
+    settled(network)
+    network[1].kill()
+    network[1].start()
+    sessions, dump = network[1].alive, network[1].kernel.dump_states()
+    assert sessions.unaccounted(dump) == [], "a pair may still claim them"
+    assert len(sessions.forget_found()) == 2
+    assert len(sessions.unaccounted(dump)) == 2
+
+
+def test_twenty_nodes_begin_at_once() -> None:
+    network = Network(20)
+    for party in network.parties:
+        party.start()
+    for party in network.parties:
+        party.want(network.members)
+    network.run_until(network.connected, limit=10.0)
+    network.run(30.0)
+    assert network.disagreements() == []
