@@ -1,0 +1,193 @@
+"""From what people want (tunnels, mesh settings) and what there is (Nodes) to what every agent must know. Pure.
+
+The plan changes only when its content does, and then its generation counts up: agents report the generation that they
+follow. Which node is in which tunnel is in the IPsecNodes, so a node that joins changes its own IPsecNode alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hauberk_api.conditions import Reason
+from hauberk_api.mesh import MeshSpec
+from hauberk_api.node import Membership, NodeSpec, Role
+from hauberk_api.plan import Phase, Plan, PlannedTunnel
+from hauberk_api.tunnel import (
+    Encapsulation,
+    Enforcement,
+    Establish,
+    Interception,
+    Rollout,
+    TrafficType,
+    TunnelMode,
+    TunnelSpec,
+)
+from hauberk_operator.claims import Conflict, settle_claims
+from hauberk_operator.facts import MemberFacts, NodeFacts, TunnelFacts
+from hauberk_operator.membership import select_members
+
+MAX_TUNNELS: Final = 64
+"""As many as an IPsecNode has memberships, and a report lines about tunnels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What becomes of a tunnel: the Accepted condition."""
+
+    accepted: bool
+    reason: Reason
+    message: str
+
+
+_TOO_MANY: Final = Verdict(
+    accepted=False,
+    reason=Reason.UNSUPPORTED,
+    message=f"A mesh carries {MAX_TUNNELS} tunnels, and older ones are that many.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    plan: Plan
+    nodes: Mapping[str, NodeSpec]
+    """The IPsecNode that each Node should have, by name."""
+    members: Mapping[str, Mapping[str, Role]]
+    """The members of each planned tunnel, by its UID and the node's name."""
+    verdicts: Mapping[str, Verdict]
+    """By the tunnel's name; tunnels that are being deleted have none."""
+    conflicts: tuple[Conflict, ...]
+
+
+def compile_mesh(
+    *,
+    tunnels: Iterable[TunnelFacts],
+    mesh: MeshSpec,
+    nodes: Iterable[NodeFacts],
+    members: Mapping[str, MemberFacts],
+    previous: Plan | None,
+    newest_generation: int,
+    trust_bundle: str,
+) -> Compiled:
+    """Compile everything.
+
+    members are the IPsecNodes as they are (they hold addresses), previous the plan in force; newest_generation is
+    the highest plan generation that any agent has reported, so that a mesh made anew does not count from below it.
+    """
+    nodes = sorted(nodes, key=lambda node: node.name)
+    eligible = [node for node in nodes if node.uid not in mesh.revoked_nodes]
+    in_force = {planned.uid: planned for planned in previous.tunnels} if previous else {}
+    planned: list[PlannedTunnel] = []
+    roles: dict[str, Mapping[str, Role]] = {}
+    verdicts: dict[str, Verdict] = {}
+    for tunnel in sorted(tunnels, key=lambda tunnel: (tunnel.created, tunnel.name)):
+        if tunnel.deleted:
+            continue
+        verdicts[tunnel.name] = verdict = judge(tunnel) if len(planned) < MAX_TUNNELS else _TOO_MANY
+        if verdict.accepted and tunnel.spec is not None:
+            entry = _plan(tunnel, tunnel.spec)
+            roles[tunnel.uid] = select_members(tunnel.spec, eligible)
+        elif (last := in_force.get(tunnel.uid)) is not None:
+            # An edit that we cannot carry out must not put traffic in clear: what was accepted last stays in force.
+            entry = last
+            roles[tunnel.uid] = _members_now(tunnel.uid, members, eligible)
+            still = f"{verdict.message} Generation {last.generation} stays in force."
+            verdicts[tunnel.name] = Verdict(accepted=False, reason=verdict.reason, message=still)
+        else:
+            continue
+        planned.append(entry)
+    granted, conflicts = settle_claims(nodes, members)
+    specs = {
+        node.name: NodeSpec(
+            nodeUID=node.uid,
+            addresses=tuple(granted[node.name].addresses),
+            podCIDRs=tuple(granted[node.name].pod_cidrs),
+            memberships=tuple(
+                Membership(tunnel=entry.uid, role=roles[entry.uid][node.name])
+                for entry in planned
+                if node.name in roles[entry.uid]
+            ),
+        )
+        for node in nodes
+    }
+    plan = Plan(
+        generation=0,
+        pod_networks=mesh.pod_networks,
+        non_members=mesh.non_members,
+        revoked_nodes=mesh.revoked_nodes,
+        trust_bundle=trust_bundle,
+        tunnels=tuple(planned),
+    )
+    return Compiled(
+        plan=_numbered(plan, previous, newest_generation),
+        nodes=specs,
+        members=roles,
+        verdicts=verdicts,
+        conflicts=conflicts,
+    )
+
+
+def judge(tunnel: TunnelFacts) -> Verdict:
+    """Whether this version can carry out a tunnel."""
+    if tunnel.spec is None:
+        return Verdict(accepted=False, reason=Reason.INVALID, message=f"The spec cannot be read: {tunnel.problem}.")
+    fields = unsupported_fields(tunnel.spec)
+    if fields:
+        message = f"This version does not carry out {', '.join(fields)}."
+        return Verdict(accepted=False, reason=Reason.UNSUPPORTED, message=message)
+    return Verdict(accepted=True, reason=Reason.ACCEPTED, message="The tunnel is in the plan.")
+
+
+def unsupported_fields(spec: TunnelSpec) -> tuple[str, ...]:
+    """The fields that the schema knows and this version does not carry out, each with its value."""
+    wanted: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
+        ("traffic.type", spec.traffic.type, (TrafficType.POD_NETWORK,)),
+        ("traffic.protocol", spec.traffic.protocol, (None,)),
+        ("mode", spec.mode, (TunnelMode.TUNNEL,)),
+        ("interception", spec.interception, (Interception.POLICY,)),
+        ("enforcement", spec.enforcement, (Enforcement.STRICT,)),
+        ("rollout", spec.rollout, (Rollout.IMMEDIATE,)),
+        ("establish", spec.establish, (Establish.EAGER,)),
+        ("encapsulation", spec.encapsulation, (Encapsulation.AUTO, Encapsulation.NEVER)),
+    )
+    fields = [f"{name}: {value}" for name, value, carried_out in wanted if value not in carried_out]
+    if spec.traffic.ports is not None:
+        fields.append("traffic.ports")
+    if spec.remote is not None:
+        fields.append("remote")
+    return tuple(fields)
+
+
+def _plan(tunnel: TunnelFacts, spec: TunnelSpec) -> PlannedTunnel:
+    return PlannedTunnel(
+        name=tunnel.name,
+        uid=tunnel.uid,
+        generation=tunnel.generation,
+        phase=Phase.BLOCK,
+        topology=spec.topology,
+        mode=spec.mode,
+        enforcement=spec.enforcement,
+        ike=spec.ike,
+        esp=spec.esp,
+    )
+
+
+def _members_now(uid: str, members: Mapping[str, MemberFacts], nodes: Iterable[NodeFacts]) -> dict[str, Role]:
+    """Who is in a tunnel according to the IPsecNodes."""
+    roles: dict[str, Role] = {}
+    for node in nodes:
+        member = members.get(node.name)
+        if member is None or member.spec is None or member.spec.node_uid != node.uid:
+            continue
+        for membership in member.spec.memberships:
+            if membership.tunnel == uid:
+                roles[node.name] = membership.role
+    return roles
+
+
+def _numbered(plan: Plan, previous: Plan | None, newest_generation: int) -> Plan:
+    if previous is not None and plan == previous.model_copy(update={"generation": 0}):
+        return previous
+    before = max(previous.generation if previous else 0, newest_generation)
+    return plan.model_copy(update={"generation": before + 1})

@@ -1,0 +1,297 @@
+"""From the agents' reports to a tunnel's status. Pure; called by reconcile.
+
+A report lists at most MAX_UNWELL of the peers that are not well, plus a count of all of them, so the number of
+established pairs is a lower bound: a pair counts as established when both ends have reported that they follow the
+tunnel's generation and neither calls it unwell, and what was not listed by name is subtracted in full. It never claims
+more than is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import collapse_addresses, ip_network
+from typing import Any, Final
+
+from hauberk_api.conditions import Condition, ConditionStatus, ConditionType, Reason, set_conditions
+from hauberk_api.node import NodeSpec, Role, peers
+from hauberk_api.report import ReportStatus, TunnelReport, UnwellPeer, UnwellReason
+from hauberk_operator.claims import Conflict
+from hauberk_operator.compile import Verdict
+from hauberk_operator.facts import Json, ReportFacts, TunnelFacts, conditions_of
+from hauberk_operator.membership import count_pairs
+
+MAX_NAMED: Final = 3
+"""How many nodes or pairs a message names; the others are counted."""
+
+MAX_POD_NETWORKS: Final = 64
+
+WORST_FIRST: Final = (
+    Reason.UNSUPPORTED_KERNEL,
+    Reason.ADDRESS_CONFLICT,
+    Reason.AUTHENTICATION_FAILED,
+    Reason.NO_PROPOSAL_CHOSEN,
+    Reason.KERNEL_REFUSED,
+    Reason.UNREACHABLE,
+    Reason.NO_IDENTITY,
+)
+"""Reasons of Degraded. Establishing is not among them: it is the way to Ready."""
+
+_NODE_WIDE: Final = frozenset({Reason.NO_IDENTITY, Reason.KERNEL_REFUSED})
+"""What an agent may say of its whole node, with no pair to name."""
+
+_HEADINGS: Final[Mapping[Reason, str]] = {
+    Reason.UNSUPPORTED_KERNEL: "The kernel cannot encrypt",
+    Reason.ADDRESS_CONFLICT: "Claims an address of another node",
+    Reason.AUTHENTICATION_FAILED: "Not authenticated",
+    Reason.NO_PROPOSAL_CHOSEN: "No common proposal",
+    Reason.KERNEL_REFUSED: "Refused by the kernel",
+    Reason.UNREACHABLE: "Not reachable",
+    Reason.NO_IDENTITY: "No certificate yet",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fault:
+    reason: Reason
+    who: str
+    """A node's name, or "a and b"."""
+    message: str
+
+
+def fold_tunnel(
+    tunnel: TunnelFacts,
+    *,
+    verdict: Verdict,
+    members: Mapping[str, Role] | None,
+    generation: int,
+    nodes: Mapping[str, NodeSpec],
+    reports: Mapping[str, ReportFacts],
+    conflicts: Iterable[Conflict],
+    pod_networks: Sequence[str],
+    now: str,
+) -> Json:
+    """The whole status of a tunnel.
+
+    members is None when the tunnel is not in the plan, generation the planned one; nodes are the compiled IPsecNodes
+    and now is RFC 3339. Equal input gives an equal status, so a caller that compares writes only what has changed.
+    """
+    if members is None:
+        members = dict[str, Role]()
+    wanted = count_pairs(members.values())
+    following = _following(tunnel.uid, generation, members, nodes, reports)
+    unwell = _unwell_pairs(tunnel.name, members, following)
+    established = _established(tunnel, generation, members, following, unwell)
+    ready_nodes = sum(1 for report in following.values() if _tunnel_report(report, tunnel.uid, generation).ready)
+    faults = _faults(members, nodes, reports, unwell, conflicts)
+    conditions = [
+        _condition(ConditionType.ACCEPTED, verdict.accepted, verdict.reason, verdict.message),
+        _ready(
+            verdict=verdict,
+            members=members,
+            missing=sorted(set(members) - set(following)),
+            unready=sorted(
+                name for name, report in following.items() if not _tunnel_report(report, tunnel.uid, generation).ready
+            ),
+            wanted=wanted,
+            established=established,
+        ),
+        _degraded(faults),
+    ]
+    stamped = [condition.model_copy(update={"observed_generation": tunnel.generation}) for condition in conditions]
+    return {
+        "observedGeneration": tunnel.generation,
+        "nodes": {"wanted": len(members), "ready": ready_nodes},
+        "pairs": {"wanted": wanted, "established": established},
+        "podNetworks": list(pod_networks),
+        "conditions": [c.to_object() for c in set_conditions(conditions_of(tunnel.status), stamped, now=now)],
+    }
+
+
+def pod_range(given: Sequence[str], nodes: Iterable[NodeSpec]) -> tuple[str, ...]:
+    """The pod range that Strict tunnels block: as people gave it, else the union of the nodes' pod CIDRs, collapsed."""
+    if given:
+        return tuple(given)
+    networks = [ip_network(cidr) for node in nodes for cidr in node.pod_cidrs]
+    ranges = [
+        *collapse_addresses(n for n in networks if n.version == 4),
+        *collapse_addresses(n for n in networks if n.version == 6),
+    ]
+    return tuple(str(network) for network in ranges[:MAX_POD_NETWORKS])
+
+
+def _following(
+    uid: str,
+    generation: int,
+    members: Mapping[str, Role],
+    nodes: Mapping[str, NodeSpec],
+    reports: Mapping[str, ReportFacts],
+) -> dict[str, ReportStatus]:
+    """The reports of those members that follow this generation of the tunnel, and are of the Node that is there now."""
+    following: dict[str, ReportStatus] = {}
+    for name in members:
+        report = _current(name, nodes, reports)
+        if report is not None and any(t.tunnel == uid and t.generation >= generation for t in report.tunnels):
+            following[name] = report
+    return following
+
+
+def _current(name: str, nodes: Mapping[str, NodeSpec], reports: Mapping[str, ReportFacts]) -> ReportStatus | None:
+    report = reports.get(name)
+    node = nodes.get(name)
+    if report is None or report.status is None or node is None or report.status.node_uid != node.node_uid:
+        return None
+    return report.status
+
+
+def _tunnel_report(report: ReportStatus, uid: str, generation: int) -> TunnelReport:
+    return next(t for t in report.tunnels if t.tunnel == uid and t.generation >= generation)
+
+
+def _unwell_pairs(
+    name: str, members: Mapping[str, Role], following: Mapping[str, ReportStatus]
+) -> dict[tuple[str, str], UnwellPeer]:
+    """The listed unwell pairs, each once, with the worse of the two ends' reasons."""
+    order = list(UnwellReason)
+    pairs: dict[tuple[str, str], UnwellPeer] = {}
+    for node, report in following.items():
+        for peer in report.unwell:
+            if peer.tunnel != name or peer.node not in members or peer.node == node:
+                continue
+            pair = (min(node, peer.node), max(node, peer.node))
+            if pair not in pairs or order.index(peer.reason) < order.index(pairs[pair].reason):
+                pairs[pair] = peer
+    return pairs
+
+
+def _established(
+    tunnel: TunnelFacts,
+    generation: int,
+    members: Mapping[str, Role],
+    following: Mapping[str, ReportStatus],
+    unwell: Mapping[tuple[str, str], UnwellPeer],
+) -> int:
+    """A node that is not ready and names no pair (no identity, no ESP, just started) vouches for none of its pairs."""
+    vouching = {
+        name: report
+        for name, report in following.items()
+        if _tunnel_report(report, tunnel.uid, generation).ready
+        or any(peer.tunnel == tunnel.name for peer in report.unwell)
+    }
+    listed = sum(1 for a, b in unwell if a in vouching and b in vouching and peers(members[a], members[b]))
+    unlisted = sum(max(0, report.unwell_count - len(report.unwell)) for report in vouching.values())
+    return max(0, count_pairs(members[name] for name in vouching) - listed - unlisted)
+
+
+def _faults(
+    members: Mapping[str, Role],
+    nodes: Mapping[str, NodeSpec],
+    reports: Mapping[str, ReportFacts],
+    unwell: Mapping[tuple[str, str], UnwellPeer],
+    conflicts: Iterable[Conflict],
+) -> list[_Fault]:
+    faults = [
+        _Fault(reason=Reason.ADDRESS_CONFLICT, who=conflict.node, message=conflict.sentence())
+        for conflict in conflicts
+        if conflict.node in members
+    ]
+    for name in members:
+        report = _current(name, nodes, reports)
+        if report is None:
+            continue
+        if not report.kernel.esp:
+            problems = " ".join(report.kernel.problems)
+            faults.append(_Fault(reason=Reason.UNSUPPORTED_KERNEL, who=name, message=problems))
+        elif report.reason in _NODE_WIDE and not report.unwell:
+            faults.append(_Fault(reason=Reason(report.reason), who=name, message=report.message))
+    for (one, other), peer in unwell.items():
+        if peer.reason is not UnwellReason.ESTABLISHING:
+            faults.append(_Fault(reason=Reason(peer.reason.value), who=f"{one} and {other}", message=peer.message))
+    return sorted(faults, key=lambda fault: (WORST_FIRST.index(fault.reason), fault.who))
+
+
+def _ready(
+    *,
+    verdict: Verdict,
+    members: Mapping[str, Role],
+    missing: Sequence[str],
+    unready: Sequence[str],
+    wanted: int,
+    established: int,
+) -> Condition:
+    if not verdict.accepted:
+        return _condition(ConditionType.READY, False, Reason.NOT_ACCEPTED, verdict.message)
+    if not members:
+        return _condition(ConditionType.READY, False, Reason.NO_PAIRS, "No Linux node is selected.")
+    if missing:
+        message = f"{len(missing)} of {len(members)} nodes have not taken up this generation: {_named(missing)}."
+        return _condition(ConditionType.READY, False, Reason.WAITING_FOR_AGENTS, message)
+    if unready or established < wanted:
+        message = f"{established} of {wanted} pairs are encrypted."
+        if unready:
+            message += f" Not ready: {_named(unready)}."
+        return _condition(ConditionType.READY, False, Reason.ESTABLISHING, message)
+    if not wanted:
+        message = f"{_named(sorted(members))}: no two nodes to peer, so nothing to encrypt."
+        return _condition(ConditionType.READY, True, Reason.NO_PAIRS, message)
+    message = f"All {wanted} pairs of {len(members)} nodes are encrypted."
+    return _condition(ConditionType.READY, True, Reason.ALL_PAIRS_UP, message)
+
+
+def _degraded(faults: Sequence[_Fault]) -> Condition:
+    if not faults:
+        return _condition(ConditionType.DEGRADED, False, Reason.AS_WANTED, "Nothing is amiss.")
+    worst = [fault for fault in faults if fault.reason is faults[0].reason]
+    message = f"{_HEADINGS[worst[0].reason]}: {_named(_unique(worst, lambda fault: fault.who))}."
+    details = [detail for detail in _unique(worst, lambda fault: fault.message) if detail][:MAX_NAMED]
+    if details:
+        message = f"{message} {' '.join(detail.rstrip('.') + '.' for detail in details)}"
+    others = len(faults) - len(worst)
+    if others:
+        message += f" {others} other {'fault' if others == 1 else 'faults'}."
+    return _condition(ConditionType.DEGRADED, True, worst[0].reason, message)
+
+
+def _unique(faults: Sequence[_Fault], text: Callable[[_Fault], str]) -> list[str]:
+    return list(dict.fromkeys(text(fault) for fault in faults))
+
+
+def _named(names: Sequence[str]) -> str:
+    """Up to MAX_NAMED names, and how many more there are."""
+    rest = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _condition(kind: ConditionType, holds: bool, reason: Reason, message: str) -> Condition:
+    status = ConditionStatus.TRUE if holds else ConditionStatus.FALSE
+    return Condition(type=kind, status=status, reason=reason, message=message)
+
+
+def fold_mesh(
+    *, plan: Json, generation: int, current: Json, conditions: Sequence[Condition], now: str
+) -> dict[str, Any]:
+    """The whole status of the IPsecMesh. plan is its JSON form."""
+    stamped = [condition.model_copy(update={"observed_generation": generation}) for condition in conditions]
+    return {
+        "observedGeneration": generation,
+        "plan": plan,
+        "conditions": [c.to_object() for c in set_conditions(conditions_of(current), stamped, now=now)],
+    }
+
+
+def mesh_conditions(conflicts: Sequence[Conflict], problem: str) -> tuple[Condition, Condition]:
+    """Accepted (whether the spec can be read) and Degraded (addresses claimed twice) of the IPsecMesh."""
+    if problem:
+        accepted = _condition(
+            ConditionType.ACCEPTED,
+            False,
+            Reason.INVALID,
+            f"The spec cannot be read, so the last plan stays: {problem}.",
+        )
+    else:
+        accepted = _condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, "The plan follows the spec.")
+    if conflicts:
+        sentences = [conflict.sentence() for conflict in conflicts]
+        message = f"{_named(sentences)}. Refused claims are left out of the IPsecNodes."
+        return accepted, _condition(ConditionType.DEGRADED, True, Reason.ADDRESS_CONFLICT, message)
+    return accepted, _condition(ConditionType.DEGRADED, False, Reason.AS_WANTED, "Nothing is amiss.")

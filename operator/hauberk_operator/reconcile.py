@@ -1,0 +1,238 @@
+"""One look at the whole cluster, and the writes that bring it to what is wanted. Pure and level-triggered.
+
+Called by operator.py whenever the view has changed. Writes come in stages, each of which is finished before the next
+begins: for a tunnel that appears, the nodes' memberships come before the plan, so that it starts everywhere with one
+event; for one that goes, the plan comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from hauberk_api.conditions import ConditionStatus, ConditionType
+from hauberk_api.kinds import MESH_NAME
+from hauberk_api.mesh import MeshSpec
+from hauberk_api.names import FINALIZER
+from hauberk_api.plan import Plan
+from hauberk_operator.compile import Compiled, compile_mesh
+from hauberk_operator.facts import Facts, Json, MeshFacts, NodeFacts, TunnelFacts, conditions_of
+from hauberk_operator.fold import fold_mesh, fold_tunnel, mesh_conditions, pod_range
+from hauberk_operator.view import ClusterView
+from hauberk_operator.writes import (
+    MEMBER,
+    MESH,
+    NODE,
+    REPORT,
+    TUNNEL,
+    Resource,
+    Write,
+    create,
+    delete,
+    event,
+    owner_reference,
+    patch,
+)
+
+REMOVAL_LIMIT: Final = timedelta(seconds=60)
+"""How long the removal of a tunnel waits for agents to take it down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciliation:
+    stages: tuple[tuple[Write, ...], ...]
+    untaint: tuple[NodeFacts, ...] = ()
+    """Nodes that are ready for pods: their startup taint goes."""
+    look_again: timedelta | None = None
+    """When to look again though nothing has changed."""
+
+    @property
+    def writes(self) -> tuple[Write, ...]:
+        return tuple(write for stage in self.stages for write in stage)
+
+
+def reconcile(view: ClusterView, *, trust_bundle: str, now: datetime) -> Reconciliation:
+    """What to write. view must be complete; trust_bundle is PEM; now is aware."""
+    mesh = view.mesh
+    if mesh is None:
+        return Reconciliation(stages=((create(MESH, MESH_NAME, spec={}, why="the mesh's settings and plan"),),))
+    newest = max((r.status.plan_generation for r in view.reports.values() if r.status is not None), default=0)
+    compiled = compile_mesh(
+        tunnels=view.tunnels.values(),
+        mesh=mesh.spec or _settings_in_force(mesh.plan),
+        nodes=view.nodes.values(),
+        members=view.members,
+        previous=mesh.plan,
+        newest_generation=newest,
+        trust_bundle=trust_bundle,
+    )
+    members = (_write_members(view, compiled), _write_mesh(mesh, compiled, now))
+    goes = mesh.plan is not None and {t.uid for t in mesh.plan.tunnels} - {t.uid for t in compiled.plan.tunnels}
+    removals, look_again = _finish_removals(view, mesh.plan, now)
+    return Reconciliation(
+        stages=(
+            _hold_tunnels(view, compiled),
+            *(reversed(members) if goes else members),
+            (*_write_statuses(view, compiled, now), *removals, *_collect_garbage(view)),
+        ),
+        untaint=_ready_nodes(view, mesh.plan),
+        look_again=look_again,
+    )
+
+
+def _settings_in_force(plan: Plan | None) -> MeshSpec:
+    """The settings to go on with when the mesh's spec cannot be read."""
+    if plan is None:
+        return MeshSpec()
+    return MeshSpec(pod_networks=plan.pod_networks, non_members=plan.non_members, revoked_nodes=plan.revoked_nodes)
+
+
+def _hold_tunnels(view: ClusterView, compiled: Compiled) -> tuple[Write, ...]:
+    """Our finalizer on what is in the plan, so that its removal can be waited for."""
+    planned = {tunnel.uid for tunnel in compiled.plan.tunnels}
+    return tuple(
+        patch(
+            TUNNEL,
+            tunnel,
+            {"/metadata/finalizers": [*tunnel.finalizers, FINALIZER]},
+            why="its removal is to be waited for",
+        )
+        for tunnel in view.tunnels.values()
+        if tunnel.uid in planned and not tunnel.held
+    )
+
+
+def _write_members(view: ClusterView, compiled: Compiled) -> tuple[Write, ...]:
+    writes: list[Write] = []
+    for name, spec in compiled.nodes.items():
+        node, member = view.nodes[name], view.members.get(name)
+        if member is None:
+            writes.append(create(MEMBER, name, owner=node, spec=spec.to_object(), why="a new Node"))
+        elif member.spec != spec or member.owner_uid != node.uid:
+            values = {"/spec": spec.to_object(), "/metadata/ownerReferences": [owner_reference(node)]}
+            writes.append(patch(MEMBER, member, values, why="its Node or its memberships have changed"))
+    return tuple(writes)
+
+
+def _write_mesh(mesh: MeshFacts, compiled: Compiled, now: datetime) -> tuple[Write, ...]:
+    unchanged = mesh.plan == compiled.plan
+    status = fold_mesh(
+        plan=mesh.status["plan"] if unchanged else compiled.plan.to_object(),
+        generation=mesh.generation,
+        current=mesh.status,
+        conditions=mesh_conditions(compiled.conflicts, mesh.problem),
+        now=_rfc3339(now),
+    )
+    if status == mesh.status:
+        return ()
+    why = "its conditions" if unchanged else f"plan generation {compiled.plan.generation}"
+    write = patch(MESH, mesh, {"/status": status}, subresource="status", why=why)
+    return (write, *_tell_changes(MESH, mesh, mesh.status, status))
+
+
+def _write_statuses(view: ClusterView, compiled: Compiled, now: datetime) -> Iterable[Write]:
+    planned = {tunnel.uid: tunnel for tunnel in compiled.plan.tunnels}
+    pod_networks = pod_range(compiled.plan.pod_networks, compiled.nodes.values())
+    for tunnel in view.tunnels.values():
+        verdict = compiled.verdicts.get(tunnel.name)
+        in_plan = tunnel.uid in planned
+        if verdict is None or (in_plan and not tunnel.held):
+            continue  # being deleted, or its version changes in this very pass: its turn comes in the next
+        status = fold_tunnel(
+            tunnel,
+            verdict=verdict,
+            members=compiled.members[tunnel.uid] if in_plan else None,
+            generation=planned[tunnel.uid].generation if in_plan else tunnel.generation,
+            nodes=compiled.nodes,
+            reports=view.reports,
+            conflicts=compiled.conflicts,
+            pod_networks=pod_networks,
+            now=_rfc3339(now),
+        )
+        if status != tunnel.status:
+            yield patch(TUNNEL, tunnel, {"/status": status}, subresource="status", why="its status")
+            yield from _tell_changes(TUNNEL, tunnel, tunnel.status, status)
+
+
+def _finish_removals(view: ClusterView, plan: Plan | None, now: datetime) -> tuple[tuple[Write, ...], timedelta | None]:
+    """Let go of deleted tunnels that the plan in force no longer has and no agent on a Ready node still carries."""
+    writes: list[Write] = []
+    waits: list[timedelta] = []
+    in_force = {tunnel.uid for tunnel in plan.tunnels} if plan is not None else set[str]()
+    for tunnel in view.tunnels.values():
+        if not tunnel.deleted or not tunnel.held or tunnel.uid in in_force:
+            continue
+        left = datetime.fromisoformat(tunnel.deleted) + REMOVAL_LIMIT - now
+        carriers = _carriers(view, tunnel)
+        if carriers and left > timedelta(0):
+            waits.append(left)
+            continue
+        why = f"not awaited any longer: {', '.join(carriers[:3])}" if carriers else "no agent carries it any more"
+        finalizers = [finalizer for finalizer in tunnel.finalizers if finalizer != FINALIZER]
+        writes.append(patch(TUNNEL, tunnel, {"/metadata/finalizers": finalizers}, why=why))
+    return tuple(writes), min(waits, default=None)
+
+
+def _carriers(view: ClusterView, tunnel: TunnelFacts) -> list[str]:
+    """The Ready nodes whose agents report the tunnel."""
+    return [
+        name
+        for name, report in view.reports.items()
+        if (node := view.nodes.get(name)) is not None
+        and node.ready
+        and report.status is not None
+        and report.status.node_uid == node.uid
+        and any(carried.tunnel == tunnel.uid for carried in report.status.tunnels)
+    ]
+
+
+def _collect_garbage(view: ClusterView) -> Iterable[Write]:
+    """Objects of Nodes that are gone. The API server's own collector does it too, by owner, in its own time."""
+    for name, member in view.members.items():
+        if name not in view.nodes:
+            yield delete(MEMBER, member, why="its Node is gone", only_if_gone=NODE)
+    for name, report in view.reports.items():
+        if name not in view.nodes:
+            yield delete(REPORT, report, why="its Node is gone", only_if_gone=NODE)
+
+
+def _ready_nodes(view: ClusterView, plan: Plan | None) -> tuple[NodeFacts, ...]:
+    """Tainted nodes whose agents follow the plan in force."""
+    if plan is None:
+        return ()
+    ready: list[NodeFacts] = []
+    for node in view.nodes.values():
+        report = view.reports.get(node.name)
+        if not node.startup_taint or report is None or report.status is None:
+            continue
+        status = report.status
+        if status.ready and status.node_uid == node.uid and status.plan_generation == plan.generation:
+            ready.append(node)
+    return tuple(ready)
+
+
+_TOLD: Final[Mapping[tuple[str, str], bool]] = {
+    (ConditionType.ACCEPTED, ConditionStatus.FALSE): True,
+    (ConditionType.READY, ConditionStatus.TRUE): False,
+    (ConditionType.DEGRADED, ConditionStatus.TRUE): True,
+}
+"""Which conditions are worth an Event, and whether it is a warning."""
+
+
+def _tell_changes(resource: Resource, facts: Facts, before: Json, after: Json) -> Iterable[Write]:
+    """Events for conditions that have just become what a person should know."""
+    known = {condition.type: condition for condition in conditions_of(before)}
+    for condition in conditions_of(after):
+        warning = _TOLD.get((condition.type, condition.status))
+        old = known.get(condition.type)
+        if warning is None or (old is not None and (old.status, old.reason) == (condition.status, condition.reason)):
+            continue
+        yield event(
+            resource, facts, reason=condition.reason, note=condition.message, warning=warning, action="Reconcile"
+        )
+
+
+def _rfc3339(now: datetime) -> str:
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

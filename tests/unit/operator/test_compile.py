@@ -1,0 +1,189 @@
+"""From tunnels, settings and Nodes to the plan and the IPsecNodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from hauberk_api.conditions import Reason
+from hauberk_api.mesh import MeshSpec
+from hauberk_api.node import Role
+from hauberk_api.plan import Phase, Plan
+from hauberk_operator.compile import Compiled, compile_mesh
+from hauberk_operator.facts import MemberFacts, NodeFacts, TunnelFacts
+from tests.unit.operator.builders import member, node, tunnel
+
+
+def compiled(
+    tunnels: Sequence[TunnelFacts] = (),
+    nodes: Sequence[NodeFacts] = (),
+    *,
+    settings: dict[str, Any] | None = None,
+    members: Sequence[MemberFacts] = (),
+    previous: Plan | None = None,
+    newest: int = 0,
+    bundle: str = "PEM",
+) -> Compiled:
+    return compile_mesh(
+        tunnels=tunnels,
+        mesh=MeshSpec.from_object(settings or {}),
+        nodes=nodes,
+        members={m.name: m for m in members},
+        previous=previous,
+        newest_generation=newest,
+        trust_bundle=bundle,
+    )
+
+
+NODES = (node("n1"), node("n2"), node("w9", system="windows"))
+
+
+def test_an_empty_spec_takes_all_linux_nodes_and_blocks_at_once() -> None:
+    result = compiled([tunnel("pods", generation=4)], NODES)
+    (planned,) = result.plan.tunnels
+    assert (planned.name, planned.uid, planned.generation, planned.phase) == ("pods", "tunnel-pods", 4, Phase.BLOCK)
+    assert result.members == {"tunnel-pods": {"n1": Role.MEMBER, "n2": Role.MEMBER}}
+    assert [m.tunnel for m in result.nodes["n1"].memberships] == ["tunnel-pods"]
+    assert result.verdicts["pods"].accepted
+
+
+def test_every_node_is_known_members_or_not() -> None:
+    result = compiled([tunnel()], NODES)
+    assert set(result.nodes) == {"n1", "n2", "w9"}
+    assert result.nodes["w9"].memberships == ()
+    assert result.nodes["w9"].pod_cidrs
+
+
+def test_the_settings_are_in_the_plan() -> None:
+    settings = {"podNetworks": ["10.244.0.0/16"], "nonMembers": "Deny", "revokedNodes": ["uid-n2"]}
+    plan = compiled([tunnel()], NODES, settings=settings, bundle="ROOT").plan
+    assert plan.to_object() | {"tunnels": []} == {
+        "generation": 1,
+        "mesh": "default",
+        "podNetworks": ["10.244.0.0/16"],
+        "nonMembers": "Deny",
+        "revokedNodes": ["uid-n2"],
+        "trustBundle": "ROOT",
+        "tunnels": [],
+    }
+
+
+def test_a_revoked_node_stays_known_and_is_in_no_tunnel() -> None:
+    result = compiled([tunnel()], NODES, settings={"revokedNodes": ["uid-n2"]})
+    assert result.members["tunnel-pods"] == {"n1": Role.MEMBER}
+    assert result.nodes["n2"].memberships == ()
+
+
+def test_the_oldest_tunnel_comes_first() -> None:
+    tunnels = [
+        tunnel("young", created="2026-03-03T00:00:00Z"),
+        tunnel("old", created="2026-03-01T00:00:00Z"),
+        tunnel("b-same", created="2026-03-02T00:00:00Z"),
+        tunnel("a-same", created="2026-03-02T00:00:00Z"),
+    ]
+    result = compiled(tunnels, NODES)
+    assert [t.name for t in result.plan.tunnels] == ["old", "a-same", "b-same", "young"]
+    assert [m.tunnel for m in result.nodes["n1"].memberships] == [t.uid for t in result.plan.tunnels]
+
+
+def test_a_tunnel_being_deleted_is_in_no_plan() -> None:
+    result = compiled([tunnel(deleted="2026-03-01T00:00:00Z")], NODES)
+    assert result.plan.tunnels == ()
+    assert result.nodes["n1"].memberships == ()
+    assert result.verdicts == {}
+
+
+# The plan's generation
+
+
+def test_the_same_content_keeps_its_generation() -> None:
+    first = compiled([tunnel()], NODES).plan
+    assert compiled([tunnel()], NODES, previous=first).plan == first
+
+
+def test_a_node_that_joins_does_not_change_the_plan() -> None:
+    first = compiled([tunnel()], NODES).plan
+    assert compiled([tunnel()], [*NODES, node("n3")], previous=first).plan == first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tunnels": [tunnel(generation=2)]},
+        {"tunnels": []},
+        {"settings": {"nonMembers": "Deny"}},
+        {"bundle": "ANOTHER"},
+    ],
+)
+def test_changed_content_counts_the_generation_up(change: dict[str, Any]) -> None:
+    first = compiled([tunnel()], NODES).plan.model_copy(update={"generation": 41})
+    arguments: dict[str, Any] = {"tunnels": [tunnel()], "nodes": NODES, "previous": first} | change
+    assert compiled(**arguments).plan.generation == 42
+
+
+def test_a_mesh_made_anew_counts_on_from_what_agents_follow() -> None:
+    assert compiled([tunnel()], NODES, newest=17).plan.generation == 18
+
+
+# What is not carried out
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"traffic": {"type": "Host"}}, "traffic.type: Host"),
+        ({"traffic": {"protocol": "tcp"}}, "traffic.protocol: tcp"),
+        ({"traffic": {"ports": {"first": 1, "last": 2}}}, "traffic.ports"),
+        ({"mode": "IPTFS"}, "mode: IPTFS"),
+        ({"interception": "Interface"}, "interception: Interface"),
+        ({"enforcement": "Permissive"}, "enforcement: Permissive"),
+        ({"rollout": "Gradual"}, "rollout: Gradual"),
+        ({"establish": "OnDemand"}, "establish: OnDemand"),
+        ({"encapsulation": "Always"}, "encapsulation: Always"),
+        ({"remote": {"address": "192.0.2.1", "identity": "gw", "subnets": ["10.9.0.0/16"]}}, "remote"),
+    ],
+)
+def test_what_this_version_does_not_carry_out_is_named_and_not_planned(spec: dict[str, Any], field: str) -> None:
+    result = compiled([tunnel(spec=spec)], NODES)
+    verdict = result.verdicts["pods"]
+    assert result.plan.tunnels == ()
+    assert (verdict.accepted, verdict.reason) == (False, Reason.UNSUPPORTED)
+    assert verdict.message == f"This version does not carry out {field}."
+
+
+def test_a_spec_that_cannot_be_read_is_invalid_and_named() -> None:
+    verdict = compiled([tunnel(spec={"topology": "Ring"})], NODES).verdicts["pods"]
+    assert (verdict.accepted, verdict.reason) == (False, Reason.INVALID)
+    assert "topology" in verdict.message
+
+
+def test_no_more_tunnels_are_planned_than_an_ipsecnode_holds() -> None:
+    tunnels = [tunnel(f"t{i:02}", created=f"2026-03-01T00:00:{i % 60:02}Z") for i in range(60)]
+    tunnels += [tunnel(f"z{i}", created="2026-04-01T00:00:00Z") for i in range(6)]
+    result = compiled(tunnels, NODES)
+    assert len(result.plan.tunnels) == len(result.nodes["n1"].memberships) == 64
+    assert [name for name, verdict in result.verdicts.items() if not verdict.accepted] == ["z4", "z5"]
+
+
+def test_an_edit_that_cannot_be_carried_out_leaves_what_was_accepted_in_force() -> None:
+    """Otherwise a slip of the pen would put the pods' traffic in clear."""
+    before = compiled([tunnel(generation=1)], NODES)
+    known = [member(name, memberships=[m.to_object() for m in spec.memberships]) for name, spec in before.nodes.items()]
+    edited = tunnel(generation=2, spec={"mode": "IPTFS"})
+    after = compiled([edited], NODES, previous=before.plan, members=known)
+    assert after.plan == before.plan
+    assert after.members == before.members
+    assert not after.verdicts["pods"].accepted
+    assert after.verdicts["pods"].message.endswith("Generation 1 stays in force.")
+
+
+# Addresses
+
+
+def test_a_refused_claim_is_left_out_of_the_ipsecnode() -> None:
+    nodes = [node("n1"), node("n2", created="2026-09-01T00:00:00Z", addresses=["10.0.0.1", "10.0.0.2"])]
+    result = compiled([tunnel()], nodes)
+    assert result.nodes["n2"].addresses == ("10.0.0.2",)
+    assert [c.node for c in result.conflicts] == ["n2"]

@@ -1,0 +1,100 @@
+"""Reports in, status out: the cases are in fold_cases.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hauberk_api.conditions import Reason
+from hauberk_api.node import NodeSpec, Role
+from hauberk_operator.claims import Conflict
+from hauberk_operator.compile import Verdict
+from hauberk_operator.fold import fold_mesh, fold_tunnel, mesh_conditions, pod_range
+from tests.unit.operator.builders import report, tunnel
+
+CASES: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "fold_cases.yaml").read_text())
+ACCEPTED = Verdict(accepted=True, reason=Reason.ACCEPTED, message="The tunnel is in the plan.")
+REFUSED = Verdict(accepted=False, reason=Reason.UNSUPPORTED, message="This version does not carry out mode: IPTFS.")
+NOW, LATER = "2026-05-01T00:00:00Z", "2026-05-01T00:01:00Z"
+
+
+def fold(case: dict[str, Any], *, current: dict[str, Any] | None = None, now: str = NOW) -> dict[str, Any]:
+    names: list[str] = case["nodes"]
+    roles: dict[str, str] = case.get("roles", {})
+    accepted: bool = case.get("accepted", True)
+    return fold_tunnel(
+        tunnel(generation=2, status=current),
+        verdict=ACCEPTED if accepted else REFUSED,
+        members={name: Role(roles.get(name, "Member")) for name in names} if accepted else None,
+        generation=2,
+        nodes={name: NodeSpec(nodeUID=f"uid-{name}", addresses=()) for name in names},
+        reports={name: report(name, **values) for name, values in case["reports"].items()},
+        conflicts=[Conflict(**conflict) for conflict in case.get("conflicts", ())],
+        pod_networks=["10.244.0.0/16"],
+        now=now,
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["case"])
+def test_a_tunnels_status(case: dict[str, Any]) -> None:
+    status = fold(case)
+    conditions = {c["type"]: c for c in status["conditions"]}
+    for expected, value in case["status"].items():
+        if expected in ("nodes", "pairs"):
+            assert status[expected] == value
+        else:
+            found = conditions[expected]
+            assert [found["status"], found["reason"], found["message"]] == value
+    assert status["observedGeneration"] == 2
+    assert {c["observedGeneration"] for c in status["conditions"]} == {2}
+    assert status["podNetworks"] == ["10.244.0.0/16"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["case"])
+def test_the_same_reports_give_the_same_status_later(case: dict[str, Any]) -> None:
+    status = fold(case)
+    assert fold(case, current=status, now=LATER) == status
+
+
+def test_a_transition_time_moves_with_its_status_alone() -> None:
+    waiting, up = CASES[0], CASES[1]
+    before = fold(waiting)
+    after = fold(up, current=before, now=LATER)
+    times = {c["type"]: c["lastTransitionTime"] for c in after["conditions"]}
+    assert times == {"Accepted": NOW, "Ready": LATER, "Degraded": NOW}
+
+
+def test_a_condition_of_somebody_else_stays() -> None:
+    theirs = {
+        "type": "Audited",
+        "status": "True",
+        "reason": "ByUs",
+        "message": "",
+        "observedGeneration": 1,
+        "lastTransitionTime": NOW,
+    }
+    assert theirs in fold(CASES[0], current={"conditions": [theirs]})["conditions"]
+
+
+def test_the_pod_range_is_the_given_one_or_the_collapsed_union() -> None:
+    nodes = [
+        NodeSpec(nodeUID=str(i), addresses=(), podCIDRs=(f"10.244.{i}.0/24", f"fd00:244:{i}::/64")) for i in range(4)
+    ]
+    assert pod_range(["10.0.0.0/8"], nodes) == ("10.0.0.0/8",)
+    assert pod_range([], nodes) == ("10.244.0.0/22", *(f"fd00:244{f':{i}' if i else ''}::/64" for i in range(4)))
+    assert pod_range([], []) == ()
+
+
+def test_the_meshs_status_names_conflicts_and_an_unreadable_spec() -> None:
+    conflict = Conflict(node="n2", claim="10.0.0.1", holder="n1")
+    status = fold_mesh(
+        plan={"generation": 1}, generation=3, current={}, conditions=mesh_conditions([conflict], "spec: bad"), now=NOW
+    )
+    found = {c["type"]: (c["status"], c["reason"]) for c in status["conditions"]}
+    assert found == {"Accepted": ("False", "Invalid"), "Degraded": ("True", "AddressConflict")}
+    assert "n2 claims 10.0.0.1, which n1 holds" in status["conditions"][1]["message"]
+    assert status["plan"] == {"generation": 1}
+    assert status["observedGeneration"] == 3

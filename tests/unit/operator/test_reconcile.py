@@ -1,0 +1,243 @@
+"""Whatever the cluster is like, looking at it and writing comes to rest at what is wanted, and then writes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hauberk_api.names import FINALIZER
+from hauberk_operator.facts import Json
+from hauberk_operator.reconcile import REMOVAL_LIMIT, reconcile
+from hauberk_operator.writes import MEMBER, MESH, NODE, REPORT, TUNNEL
+from tests.unit.operator.builders import carries, mesh_json, node_json, report_json, tunnel_json
+from tests.unit.operator.fake_api import FakeApi
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+BUNDLE = "ROOT"
+MAX_PASSES = 6
+
+
+def settle(api: FakeApi, *, now: datetime = NOW) -> list[str]:
+    """Reconcile until nothing is written any more. Returns what was written."""
+    api.writes.clear()
+    for _ in range(MAX_PASSES):
+        before = len(api.writes)
+        for stage in reconcile(api.view(), trust_bundle=BUNDLE, now=now).stages:
+            for write in stage:
+                asyncio.run(api.carry_out(write))
+        if len(api.writes) == before:
+            return list(api.writes)
+    raise AssertionError(f"does not come to rest: {api.writes}")
+
+
+def cluster(*names: str, tunnels: tuple[Json, ...] = (tunnel_json(),)) -> FakeApi:
+    api = FakeApi()
+    for name in names:
+        api.add(NODE, node_json(name))
+    for tunnel in tunnels:
+        api.add(TUNNEL, tunnel)
+    return api
+
+
+def plan(api: FakeApi) -> dict[str, Any]:
+    return api.objects[MESH.kind, "default"]["status"]["plan"]
+
+
+def tunnel_of(api: FakeApi, name: str = "pods") -> dict[str, Any]:
+    return api.objects[TUNNEL.kind, name]
+
+
+def conditions(api: FakeApi, name: str = "pods") -> dict[str, str]:
+    return {c["type"]: c["reason"] for c in tunnel_of(api, name)["status"]["conditions"]}
+
+
+def test_an_empty_cluster_gets_a_mesh_and_a_plan_without_tunnels() -> None:
+    api = cluster(tunnels=())
+    settle(api)
+    assert plan(api)["tunnels"] == []
+    assert plan(api)["trustBundle"] == BUNDLE
+
+
+def test_a_tunnel_is_compiled_held_and_reported() -> None:
+    api = cluster("n1", "n2")
+    settle(api)
+    assert [t["name"] for t in plan(api)["tunnels"]] == ["pods"]
+    assert tunnel_of(api)["metadata"]["finalizers"] == [FINALIZER]
+    assert conditions(api) == {"Accepted": "Accepted", "Ready": "WaitingForAgents", "Degraded": "AsWanted"}
+    for name in ("n1", "n2"):
+        member = api.objects[MEMBER.kind, name]
+        assert member["spec"]["memberships"] == [{"tunnel": "tunnel-pods", "role": "Member"}]
+        assert member["metadata"]["ownerReferences"][0]["uid"] == f"uid-{name}"
+
+
+def test_nothing_is_written_when_nothing_has_changed() -> None:
+    api = cluster("n1", "n2")
+    settle(api)
+    assert settle(api, now=NOW + timedelta(hours=1)) == []
+
+
+def test_a_heartbeat_writes_nothing() -> None:
+    api = cluster("n1", "n2")
+    settle(api)
+    api.add(NODE, node_json("n1"))
+    assert settle(api) == []
+
+
+def test_for_a_new_tunnel_memberships_come_before_the_plan() -> None:
+    api = cluster("n1", "n2", tunnels=())
+    settle(api)
+    api.add(TUNNEL, tunnel_json())
+    written = settle(api)
+    assert written.index("patch IPsecNode n2") < written.index("patch IPsecMesh default/status")
+
+
+def test_for_a_tunnel_that_goes_the_plan_comes_first() -> None:
+    api = cluster("n1", "n2")
+    settle(api)
+    asyncio.run(api.delete(TUNNEL, "pods"))
+    written = settle(api)
+    assert written.index("patch IPsecMesh default/status") < written.index("patch IPsecNode n1")
+
+
+def test_a_node_that_joins_costs_one_ipsecnode_and_the_tunnels_status() -> None:
+    api = cluster("n1", "n2", "n3")
+    settle(api)
+    api.add(NODE, node_json("n4"))
+    assert settle(api) == ["create IPsecNode n4", "patch IPsecTunnel pods/status"]
+
+
+def test_a_node_that_goes_takes_its_objects_with_it() -> None:
+    api = cluster("n1", "n2", "n3")
+    api.add(REPORT, report_json("n3"))
+    settle(api)
+    api.take(NODE, "n3")
+    settle(api)
+    assert (MEMBER.kind, "n3") not in api.objects
+    assert (REPORT.kind, "n3") not in api.objects
+
+
+def test_an_object_is_kept_if_its_node_is_there_after_all() -> None:
+    """The view was behind: the deletion looks once more."""
+    api = cluster("n1", "n2")
+    settle(api)
+    view = api.view()
+    view.nodes.remove("n2", 10_000)
+    for write in reconcile(view, trust_bundle=BUNDLE, now=NOW).writes:
+        if write.name == "n2":
+            asyncio.run(api.carry_out(write))
+    assert (MEMBER.kind, "n2") in api.objects
+
+
+def test_a_node_registered_again_is_published_anew() -> None:
+    api = cluster("n1", "n2")
+    settle(api)
+    api.add(NODE, node_json("n2", uid="fresh"))
+    settle(api)
+    member = api.objects[MEMBER.kind, "n2"]
+    assert member["spec"]["nodeUID"] == "fresh"
+    assert member["metadata"]["ownerReferences"][0]["uid"] == "fresh"
+
+
+def test_an_ipsecnode_that_somebody_has_changed_is_mended() -> None:
+    api = cluster("n1", "n2")
+    settle(api)
+    api.objects[MEMBER.kind, "n1"]["spec"]["addresses"] = ["192.0.2.66"]
+    assert settle(api) == ["patch IPsecNode n1"]
+    assert api.objects[MEMBER.kind, "n1"]["spec"]["addresses"] == ["10.0.0.1"]
+
+
+def test_reports_make_a_tunnel_ready_and_the_person_hears_of_it() -> None:
+    api = cluster("n1", "n2")
+    settle(api)
+    for name in ("n1", "n2"):
+        api.add(REPORT, report_json(name, tunnels=[carries()]))
+    written = settle(api)
+    assert conditions(api)["Ready"] == "AllPairsUp"
+    assert written[0] == "patch IPsecTunnel pods/status"
+    assert [w for w in written[1:] if not w.startswith("create Event")] == []
+    events = [obj for (kind, _), obj in api.objects.items() if kind == "Event"]
+    assert [event["reason"] for event in events] == ["AllPairsUp"]
+
+
+def test_a_refused_tunnel_says_so_and_is_not_held() -> None:
+    api = cluster("n1", tunnels=(tunnel_json(spec={"mode": "IPTFS"}),))
+    settle(api)
+    assert conditions(api)["Accepted"] == "Unsupported"
+    assert tunnel_of(api)["metadata"]["finalizers"] == []
+    assert plan(api)["tunnels"] == []
+
+
+# Removal
+
+
+def deleted_but_carried(*, ready: bool = True) -> FakeApi:
+    """A tunnel deleted at NOW that n2 still has in its kernel."""
+    api = cluster("n1")
+    api.add(NODE, node_json("n2", ready=ready))
+    settle(api)
+    api.add(REPORT, report_json("n1"))
+    api.add(REPORT, report_json("n2", tunnels=[carries()]))
+    asyncio.run(api.delete(TUNNEL, "pods"))
+    return api
+
+
+def test_a_deleted_tunnel_leaves_the_plan_and_waits_for_its_agents() -> None:
+    api = deleted_but_carried()
+    settle(api)
+    assert plan(api)["tunnels"] == []
+    assert (TUNNEL.kind, "pods") in api.objects
+    look_again = reconcile(api.view(), trust_bundle=BUNDLE, now=NOW + timedelta(seconds=10)).look_again
+    assert look_again == REMOVAL_LIMIT - timedelta(seconds=10)
+
+
+def test_a_deleted_tunnel_goes_when_no_agent_carries_it() -> None:
+    api = deleted_but_carried()
+    settle(api)
+    api.add(REPORT, report_json("n2", tunnels=[]))
+    settle(api)
+    assert (TUNNEL.kind, "pods") not in api.objects
+
+
+def test_a_deleted_tunnel_does_not_wait_for_a_node_that_is_not_ready() -> None:
+    api = deleted_but_carried(ready=False)
+    settle(api)
+    assert (TUNNEL.kind, "pods") not in api.objects
+
+
+def test_a_deleted_tunnel_does_not_wait_for_ever() -> None:
+    api = deleted_but_carried()
+    settle(api, now=NOW + REMOVAL_LIMIT)
+    assert (TUNNEL.kind, "pods") not in api.objects
+
+
+# The startup taint
+
+
+def test_the_startup_taint_goes_once_the_agent_follows_the_plan() -> None:
+    api = cluster("n1")
+    api.add(NODE, node_json("n2", tainted=True))
+    settle(api)
+    generation = plan(api)["generation"]
+    for report, goes in (
+        (None, False),
+        (report_json("n2", plan=generation - 1), False),
+        (report_json("n2", plan=generation, ready=False), False),
+        (report_json("n2", plan=generation, node_uid="former"), False),
+        (report_json("n2", plan=generation), True),
+    ):
+        if report is not None:
+            api.add(REPORT, report)
+        found = reconcile(api.view(), trust_bundle=BUNDLE, now=NOW).untaint
+        assert [node.name for node in found] == (["n2"] if goes else [])
+
+
+def test_an_unreadable_mesh_spec_keeps_the_settings_in_force() -> None:
+    api = cluster("n1")
+    api.add(MESH, mesh_json(spec={"nonMembers": "Deny"}))
+    settle(api)
+    api.objects[MESH.kind, "default"]["spec"] = {"nonMembers": "Perhaps"}
+    settle(api)
+    assert plan(api)["nonMembers"] == "Deny"
+    found = {c["type"]: c["reason"] for c in api.objects[MESH.kind, "default"]["status"]["conditions"]}
+    assert found["Accepted"] == "Invalid"
