@@ -1,0 +1,108 @@
+"""The pods: on the host's network, and with no more rights than they need."""
+
+import pytest
+
+from hauberk_api.names import LEASE
+from tests.unit.chart.helm import Helm, Object, Rendered
+
+PODS = ("hauberk-operator", "hauberk-uninstall", "hauberk-agent")
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_pods_need_neither_the_tunnel_nor_dns(chart: Rendered, name: str) -> None:
+    pod = chart.pod_templates()[name]
+    assert pod["hostNetwork"] is True
+    assert pod["dnsPolicy"] == "Default"
+    assert pod["nodeSelector"] == {"kubernetes.io/os": "linux"}
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_containers_have_no_privileges(chart: Rendered, name: str) -> None:
+    pod = chart.pod_templates()[name]
+    assert "hostPID" not in pod
+    assert "hostIPC" not in pod
+    security = _container(pod)["securityContext"]
+    assert "privileged" not in security
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["readOnlyRootFilesystem"] is True
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert security["capabilities"]["drop"] == ["ALL"]
+
+
+def test_the_agent_alone_is_root_and_has_two_capabilities(chart: Rendered) -> None:
+    for name, pod in chart.pod_templates().items():
+        security = _container(pod)["securityContext"]
+        if name == "hauberk-agent":
+            assert security["runAsUser"] == 0
+            assert security["capabilities"]["add"] == ["NET_ADMIN", "NET_BIND_SERVICE"]
+        else:
+            assert security["runAsNonRoot"] is True
+            assert security["runAsUser"] > 0
+            assert "add" not in security["capabilities"]
+            assert "volumes" not in pod
+
+
+@pytest.mark.parametrize("name", ["hauberk-operator", "hauberk-agent"])
+def test_probes_ask_the_program_itself_and_no_other_node(chart: Rendered, name: str) -> None:
+    container = _container(chart.pod_templates()[name])
+    probes = [container[kind]["httpGet"] for kind in ("livenessProbe", "readinessProbe")]
+    assert {probe["host"] for probe in probes} == {"127.0.0.1"}
+    assert len({probe["port"] for probe in probes}) == 1
+
+
+def test_the_agent_runs_on_every_linux_node_and_is_replaced_in_place(chart: Rendered) -> None:
+    pod = chart.pod_templates()["hauberk-agent"]
+    assert pod["tolerations"] == [{"operator": "Exists"}]
+    assert pod["priorityClassName"] == "system-node-critical"
+    update = chart.one("DaemonSet", "hauberk-agent")["spec"]["updateStrategy"]["rollingUpdate"]
+    assert update == {"maxSurge": 0, "maxUnavailable": "10%"}
+
+
+def test_operators_share_no_node(chart: Rendered) -> None:
+    # They would share the port of the probes too.
+    deployment = chart.one("Deployment", "hauberk-operator")["spec"]
+    assert deployment["replicas"] == 2
+    pod = deployment["template"]
+    (term,) = pod["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    assert term["labelSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+
+
+def test_the_uninstaller_is_no_operator_to_services_and_budgets(chart: Rendered) -> None:
+    job = chart.one("Job", "hauberk-uninstall")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-delete"
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    budget = chart.one("PodDisruptionBudget", "hauberk-operator")["spec"]["selector"]["matchLabels"]
+    assert not budget.items() <= labels.items()
+    # kubelet ends it only after it had time to say what it could not clean.
+    timeout = int(_container(chart.pod_templates()["hauberk-uninstall"])["command"][-1].rpartition("=")[2])
+    assert job["spec"]["activeDeadlineSeconds"] > timeout
+
+
+def test_the_lease_goes_last_and_whoever_wrote_it(chart: Rendered) -> None:
+    # Operators write the Lease themselves, and Helm deletes nothing that doesn't look like its own.
+    annotations = chart.one("Lease", LEASE)["metadata"]["annotations"]
+    assert annotations["helm.sh/hook"] == "post-delete"
+    assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_another_way_to_the_api_server(helm: Helm, name: str) -> None:
+    pods = helm.render({"apiServer": {"host": "10.0.0.1", "port": 6443}}).pod_templates()
+    environment = {variable["name"]: variable.get("value") for variable in _container(pods[name])["env"]}
+    assert environment["KUBERNETES_SERVICE_HOST"] == "10.0.0.1"
+    assert environment["KUBERNETES_SERVICE_PORT"] == "6443"
+
+
+def test_the_image_by_tag_and_by_digest(helm: Helm, chart: Rendered) -> None:
+    assert {_container(pod)["image"] for pod in chart.pod_templates().values()} == {"localhost/hauberk:0.1.0"}
+    digest = f"sha256:{'ab' * 32}"
+    values = {"image.repository": "registry.example/hauberk", "image.tag": "x", "image.digest": digest}
+    pods = helm.render(values).pod_templates()
+    assert {_container(pod)["image"] for pod in pods.values()} == {f"registry.example/hauberk@{digest}"}
+
+
+def _container(pod: Object) -> Object:
+    (container,) = pod["containers"]
+    return container
