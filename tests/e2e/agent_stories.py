@@ -1,0 +1,446 @@
+"""What three agents promise each other, told inside a kernel with ESP.
+
+`test_agents_directory` boots one and starts this program (`python -m tests.e2e.agent_stories OUTCOMES`). Nodes and pods
+are network namespaces:
+
+    [p1] 10.244.1.2 ---- [n1] 10.250.0.1 --+
+    [p2] 10.244.2.2 ---- [n2] 10.250.0.2 --+-- bridge in [wire], where every packet between nodes is seen
+    [p3] 10.244.3.2 ---- [n3] 10.250.0.3 --+
+
+and the same in IPv6: fd00:244:N::2, fd00:250::N. The stories are told in order: each begins where the one before it
+ended, and none is told after one that failed. OUTCOMES gets a JSON object: the story's name, and null or what went
+wrong.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from itertools import permutations
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives import serialization
+
+from hauberk_api.certificate import node_dns_names
+from hauberk_api.kinds import API_VERSION, MESH_KIND, NODE_KIND
+from hauberk_api.names import NodeName, NodeUid
+from hauberk_api.node import Membership, NodeSpec
+from hauberk_api.plan import Phase, Plan, PlannedTunnel
+from tests.unit.ike.authority import Authority
+
+MARKER: Final = b"HAUBERK-CLEAR-MARKER"
+TUNNEL: Final = "11111111-1111-1111-1111-111111111111"
+NUMBERS: Final = (1, 2, 3)
+CLONE_NEWNET: Final = 0x40000000
+ETH_P_ALL: Final = 3
+ESP: Final = 50
+PORT: Final = 7777
+PATIENCE_SECONDS: Final = 120.0
+"""Generous: the machine may be busy. What a story promises within a time is asserted apart."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def ip(*arguments: str) -> str:
+    return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+@contextmanager
+def inside(namespace: str) -> Generator[None]:
+    """Sockets opened meanwhile belong to that network namespace."""
+    with open("/proc/self/ns/net") as home, open(f"/run/netns/{namespace}") as there:
+        _enter(there.fileno())
+        try:
+            yield
+        finally:
+            _enter(home.fileno())
+
+
+def _enter(descriptor: int) -> None:
+    if _libc.setns(descriptor, CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+class Pods:
+    """A UDP socket in every pod and family, and one in node n1; packets between them."""
+
+    def __init__(self) -> None:
+        self.sockets: dict[tuple[int, int], socket.socket] = {}
+        for number in NUMBERS:
+            for version, host in ((4, f"10.244.{number}.2"), (6, f"fd00:244:{number}::2")):
+                self.sockets[number, version] = self._open(f"p{number}", version, host)
+        self.host = self._open("n1", 4, "10.250.0.1")
+        self.count = 0
+
+    def _open(self, namespace: str, version: int, host: str) -> socket.socket:
+        with inside(namespace):
+            sock = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+        sock.bind((host, PORT))
+        sock.settimeout(1.0)
+        return sock
+
+    def passes(self, sender: socket.socket, receiver: socket.socket) -> bool:
+        """Whether a packet arrives, before a second is over."""
+        self.count += 1
+        payload = MARKER + str(self.count).encode()
+        try:
+            sender.sendto(payload, receiver.getsockname()[:2])
+            while receiver.recv(100) != payload:
+                pass
+        except (TimeoutError, OSError):
+            return False
+        return True
+
+    def silent(self) -> list[str]:
+        """The paths on which a packet is lost: pods of each pair, both families, and a node with a peer's pod."""
+        lost: list[str] = []
+        for (one, other), version in ((pair, version) for pair in permutations(NUMBERS, 2) for version in (4, 6)):
+            if not self.passes(self.sockets[one, version], self.sockets[other, version]):
+                lost.append(f"p{one}->p{other} IPv{version}")
+        if not self.passes(self.host, self.sockets[2, 4]):
+            lost.append("n1->p2")
+        if not self.passes(self.sockets[2, 4], self.host):
+            lost.append("p2->n1")
+        return lost
+
+
+class Wire:
+    """All that crosses between the nodes, as the bridge's ports see it (twice: coming and going)."""
+
+    def __init__(self) -> None:
+        with inside("wire"):
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+            self._socket.setblocking(False)
+
+    def taken(self) -> list[bytes]:
+        """The frames since the last time."""
+        frames: list[bytes] = []
+        while True:
+            try:
+                frames.append(self._socket.recv(65535))
+            except BlockingIOError:
+                return frames
+
+
+def is_esp(frame: bytes) -> bool:
+    return frame[12:14] == b"\x08\x00" and frame[23] == ESP
+
+
+def in_clear(frames: Iterable[bytes]) -> int:
+    return sum(1 for frame in frames if MARKER in frame)
+
+
+class Mesh:
+    """The agents, and the directories that they follow."""
+
+    def __init__(self) -> None:
+        self.agents: dict[int, subprocess.Popen[bytes]] = {}
+        self.members: list[int] = [*NUMBERS]
+        self.tunnels = [PlannedTunnel(name="mesh", uid=TUNNEL, generation=1, phase=Phase.BLOCK)]
+        self.authority = Authority()
+        now = datetime.now(UTC)
+        for number in NUMBERS:
+            directory = self.directory(number)
+            directory.mkdir(parents=True)
+            names = node_dns_names(NodeUid(f"uid-{number}"), NodeName(f"n{number}"))
+            key, certificate = self.authority.issue(
+                *names, not_before=now - timedelta(hours=1), not_after=now + timedelta(hours=1)
+            )
+            pem = key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+            (directory / "tls.key").write_bytes(pem)
+            (directory / "tls.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        self.publish()
+
+    def directory(self, number: int) -> Path:
+        return Path(f"/run/source/n{number}")
+
+    def publish(self) -> None:
+        """Tells all agents what is wanted."""
+        bundle = self.authority.certificate.public_bytes(serialization.Encoding.PEM).decode()
+        plan = Plan(
+            generation=1,
+            pod_networks=("10.244.0.0/16", "fd00:244::/32"),
+            trust_bundle=bundle,
+            tunnels=tuple(self.tunnels),
+        )
+        objects: list[dict[str, Any]] = [
+            {"kind": MESH_KIND, "metadata": {"name": "default"}, "status": {"plan": plan.to_object()}}
+        ]
+        for number in self.members:
+            spec = NodeSpec(
+                nodeUID=f"uid-{number}",
+                addresses=(f"10.250.0.{number}", f"fd00:250::{number}"),
+                podCIDRs=(f"10.244.{number}.0/24", f"fd00:244:{number}::/64"),
+                memberships=tuple(Membership(tunnel=tunnel.uid) for tunnel in self.tunnels),
+            )
+            objects.append({"kind": NODE_KIND, "metadata": {"name": f"n{number}"}, "spec": spec.to_object()})
+        text = "\n---\n".join(json.dumps({"apiVersion": API_VERSION, **item}) for item in objects)
+        for number in NUMBERS:
+            new = self.directory(number) / "objects.new"
+            new.write_text(text)
+            new.rename(self.directory(number) / "objects.yaml")
+
+    def start(self, number: int) -> None:
+        command = self._command(
+            number, "run", f"--node-name=n{number}", f"--source-dir={self.directory(number)}",
+            f"--state-dir=/run/state/n{number}", f"--socket=/run/state/n{number}.sock",
+        )  # fmt: skip
+        with open(f"/run/results/n{number}.log", "ab") as log:
+            self.agents[number] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def end(self, number: int, signal_number: int) -> int:
+        agent = self.agents.pop(number)
+        agent.send_signal(signal_number)
+        return agent.wait(timeout=PATIENCE_SECONDS)
+
+    def status(self, number: int) -> dict[str, Any]:
+        command = self._command(number, "status", "-o", "json", f"--socket=/run/state/n{number}.sock")
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    def cleanup(self, number: int) -> subprocess.CompletedProcess[str]:
+        command = self._command(number, "cleanup", f"--state-dir=/run/state/n{number}")
+        return subprocess.run(command, check=False, capture_output=True, text=True)
+
+    def _command(self, number: int, *arguments: str) -> list[str]:
+        program = Path(sys.executable).parent / "hauberk-agent"
+        return ["ip", "netns", "exec", f"n{number}", str(program), *arguments]
+
+
+def spis(number: int) -> set[str]:
+    """The complete states of a node, as the kernel shows them."""
+    blocks = re.split(r"\n(?=src )", ip("-n", f"n{number}", "xfrm", "state"))
+    found = (re.search(r"spi (0x[0-9a-f]+)", block) for block in blocks if "aead" in block)
+    return {match[1] for match in found if match is not None}
+
+
+def policies(number: int) -> int:
+    return ip("-n", f"n{number}", "xfrm", "policy", "list", "nosock").count("src ") - _templates(number)
+
+
+def _templates(number: int) -> int:
+    return ip("-n", f"n{number}", "xfrm", "policy", "list", "nosock").count("tmpl src ")
+
+
+def eventually(look: Callable[[], bool], what: str) -> float:
+    """Seconds until it holds. Raises AssertionError when it does not."""
+    started = time.monotonic()
+    while not look():
+        if time.monotonic() - started > PATIENCE_SECONDS:
+            raise AssertionError(f"not within {PATIENCE_SECONDS:.0f} s: {what}")
+        time.sleep(0.1)
+    return time.monotonic() - started
+
+
+def lay_wires() -> None:
+    """Namespaces, bridge, addresses and routes."""
+    ip("netns", "add", "wire")
+    ip("-n", "wire", "link", "add", "br0", "type", "bridge")
+    ip("-n", "wire", "link", "set", "br0", "up")
+    for number in NUMBERS:
+        node, pod = f"n{number}", f"p{number}"
+        for namespace in (node, pod):
+            ip("netns", "add", namespace)
+            ip("-n", namespace, "link", "set", "lo", "up")
+        ip("-n", node, "link", "add", "eth0", "type", "veth", "peer", "name", node, "netns", "wire")
+        ip("-n", "wire", "link", "set", node, "master", "br0", "up")
+        ip("-n", pod, "link", "add", "eth0", "type", "veth", "peer", "name", "pod", "netns", node)
+        for namespace, device, addresses in (
+            (node, "eth0", (f"10.250.0.{number}/24", f"fd00:250::{number}/64")),
+            (node, "pod", (f"10.244.{number}.1/24", f"fd00:244:{number}::1/64")),
+            (pod, "eth0", (f"10.244.{number}.2/24", f"fd00:244:{number}::2/64")),
+        ):
+            ip("-n", namespace, "link", "set", device, "up")
+            for address in addresses:
+                ip("-n", namespace, "addr", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
+        ip("-n", pod, "route", "add", "default", "via", f"10.244.{number}.1")
+        ip("-n", pod, "-6", "route", "add", "default", "via", f"fd00:244:{number}::1")
+        ip("netns", "exec", node, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    for number in NUMBERS:
+        # The address range of pods that nobody has is routed to n2, so that it would cross if it were not blocked.
+        for other in (*NUMBERS, 99):
+            if other != number and (other, number) != (99, 2):
+                via = 2 if other == 99 else other
+                ip("-n", f"n{number}", "route", "add", f"10.244.{other}.0/24", "via", f"10.250.0.{via}")
+                ip("-n", f"n{number}", "-6", "route", "add", f"fd00:244:{other}::/64", "via", f"fd00:250::{via}")
+
+
+class World:
+    def __init__(self) -> None:
+        lay_wires()
+        self.pods, self.wire, self.mesh = Pods(), Wire(), Mesh()
+
+
+def without_agents_the_wire_shows_everything(world: World) -> None:
+    eventually(lambda: world.pods.silent() == [], "all paths carry packets")
+    assert in_clear(world.wire.taken()) > 0, "a wire that shows nothing now proves nothing later"
+
+
+def all_pairs_are_encrypted_and_nothing_crosses_in_clear(world: World) -> None:
+    for number in NUMBERS:
+        world.mesh.start(number)
+    eventually(lambda: [len(spis(number)) for number in NUMBERS] == [4, 4, 4], "an SA each way for each pair")
+    world.wire.taken()
+    for _ in range(5):
+        assert world.pods.silent() == []
+    frames = world.wire.taken()
+    assert in_clear(frames) == 0
+    pairs = {(frame[26:30], frame[30:34]) for frame in frames if is_esp(frame)}
+    assert len(pairs) == 6, "ESP both ways between all nodes"
+
+
+def both_ends_hold_the_same_spis_and_count_bytes(world: World) -> None:
+    one, two, three = (spis(number) for number in NUMBERS)
+    assert len(one & two) == len(one & three) == len(two & three) == 2
+    status = world.mesh.status(1)
+    assert status["ready"] is True
+    assert [peer["node"] for peer in status["peers"]] == ["n2", "n3"]
+    for peer in status["peers"]:
+        (child,) = peer["children"]
+        assert child["in"]["bytes"] > 0
+        assert child["out"]["packets"] > 0
+
+
+def unknown_addresses_in_the_pod_range_are_blocked(world: World) -> None:
+    world.wire.taken()
+    for version, host in ((4, "10.244.99.2"), (6, "fd00:244:99::2")):
+        for _ in range(3):
+            with suppress(OSError):  # the kernel may say so
+                world.pods.sockets[1, version].sendto(MARKER, (host, PORT))
+    time.sleep(0.5)
+    assert in_clear(world.wire.taken()) == 0
+
+
+def a_killed_agent_is_replaced_without_losing_a_packet(world: World) -> None:
+    before = spis(2)
+    world.wire.taken()
+    assert world.mesh.end(2, signal.SIGKILL) != 0
+    for _ in range(3):
+        assert world.pods.silent() == []
+    assert spis(2) == before, "the kernel goes on"
+    world.mesh.start(2)
+    lost: list[str] = []
+
+    def replaced() -> bool:
+        lost.extend(world.pods.silent())
+        return not spis(2) & before and len(spis(2)) == 4
+
+    eventually(replaced, "fresh SAs under the old ones, and the old ones gone")
+    assert lost == []
+    assert in_clear(world.wire.taken()) == 0
+
+
+def sigterm_leaves_everything_in_place(world: World) -> None:
+    before, held = spis(3), policies(3)
+    assert world.mesh.end(3, signal.SIGTERM) == 0
+    assert (spis(3), policies(3)) == (before, held)
+    assert world.pods.silent() == []
+
+
+def a_peer_that_is_gone_leaves_nothing_in_the_others_kernels(world: World) -> None:
+    world.mesh.members = [1, 2]
+    world.mesh.publish()
+    eventually(lambda: len(spis(1)) == len(spis(2)) == 2, "n3's SAs are gone from n1 and n2")
+    assert len(spis(1) & spis(2)) == 2
+
+
+def cleanup_removes_ours_and_nothing_else(world: World) -> None:
+    foreign = (
+        "xfrm",
+        "policy",
+        "add",
+        "src",
+        "203.0.113.0/24",
+        "dst",
+        "198.51.100.0/24",
+        "dir",
+        "out",
+        "priority",
+        "9",
+    )
+    ip("-n", "n3", *foreign)
+    held, states = policies(3) - 1, len(spis(3))
+    assert held > 0
+    assert states >= 4
+    done = world.mesh.cleanup(3)
+    assert done.returncode == 0, done.stderr
+    said = re.fullmatch(r"removed (\d+) policies and (\d+) states\n", done.stdout)
+    assert said is not None
+    assert (int(said[1]), int(said[2])) == (held, states)
+    assert (spis(3), policies(3)) == (set(), 1)
+    refused = world.mesh.cleanup(1)
+    assert refused.returncode == 1
+    assert "an agent runs on this node" in refused.stderr
+    ip("-n", "n3", *("delete" if word == "add" else word for word in foreign[:-2]))
+
+
+def a_node_that_lost_its_kernel_state_is_back(world: World) -> None:
+    world.mesh.members = [1, 2, 3]
+    world.mesh.publish()
+    world.mesh.start(3)
+    eventually(lambda: [len(spis(number)) for number in NUMBERS] == [4, 4, 4], "an SA each way for each pair")
+    assert world.pods.silent() == []
+
+
+def a_removed_tunnel_leaves_no_state_and_no_policy(world: World) -> None:
+    world.mesh.tunnels = []
+    world.mesh.publish()
+    eventually(lambda: not any(spis(number) or policies(number) for number in NUMBERS), "empty kernels")
+    assert world.pods.silent() == []
+    for number in NUMBERS:
+        report = Path(f"/run/state/n{number}/report.json")
+        eventually(lambda report=report: json.loads(report.read_text())["stateLeft"] is False, "a clean report")
+        assert world.mesh.end(number, signal.SIGTERM) == 0
+
+
+STORIES: Final[tuple[Callable[[World], None], ...]] = (
+    without_agents_the_wire_shows_everything,
+    all_pairs_are_encrypted_and_nothing_crosses_in_clear,
+    both_ends_hold_the_same_spis_and_count_bytes,
+    unknown_addresses_in_the_pod_range_are_blocked,
+    a_killed_agent_is_replaced_without_losing_a_packet,
+    sigterm_leaves_everything_in_place,
+    a_peer_that_is_gone_leaves_nothing_in_the_others_kernels,
+    cleanup_removes_ours_and_nothing_else,
+    a_node_that_lost_its_kernel_state_is_back,
+    a_removed_tunnel_leaves_no_state_and_no_policy,
+)
+
+
+def main() -> None:
+    outcomes: dict[str, str | None] = {}
+    world = World()
+    for story in STORIES:
+        started = time.monotonic()
+        try:
+            story(world)
+            outcomes[story.__name__] = None
+        except Exception:  # noqa: BLE001 - whatever went wrong is the outcome
+            logs = [f"n{number}: {Path(f'/run/results/n{number}.log').read_text()}" for number in world.mesh.agents]
+            outcomes[story.__name__] = "\n".join((traceback.format_exc(), *logs))
+            break
+        print(f"{story.__name__}: {time.monotonic() - started:.1f} s", flush=True)
+    for story in STORIES[len(outcomes) :]:
+        outcomes[story.__name__] = "not told, because one before it failed"
+    for agent in world.mesh.agents.values():
+        agent.kill()
+    Path(sys.argv[1]).write_text(json.dumps(outcomes))
+    os.sync()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Tests against a real API server without nodes."""
+
+from tests.apiserver.fixtures import apiserver
+
+__all__ = ["apiserver"]
