@@ -17,12 +17,13 @@ three nodes, and takes an eighth of each node's CPU.
 """
 
 import json
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 from typing import Any, Protocol, TypeVar
@@ -42,8 +43,9 @@ MAX_LINES = 20
 _EXEC_SECONDS = 30.0
 
 _TARGETS = "/run/traffic/targets.json"
-# Write, then rename: the program never reads half a file.
-_WRITE_TARGETS = f"busybox cat >{_TARGETS}.new && busybox mv {_TARGETS}.new {_TARGETS}"
+# Write, then rename: the program never reads half a file. What is printed is who was told.
+_WRITE_TARGETS = f"busybox cat >{_TARGETS}.new && busybox mv {_TARGETS}.new {_TARGETS} && busybox ip addr show"
+_OWN_ADDRESS = re.compile(r"^\s*inet6? ([0-9a-f.:]+)/", re.MULTILINE)
 _READ_STATS = f"busybox wget -q -O - http://127.0.0.1:{HTTP_PORT}/stats"
 # The DaemonSets, by the value of their pods' label "network".
 _NETWORKS = ("pod", "host")
@@ -190,22 +192,32 @@ class Traffic:
                 raise NotInTime(f"traffic pods not ready within {timeout_seconds:g} s: {names}")
             time.sleep(0.5)
 
-    def update_targets(self) -> None:
+    def update_targets(self, timeout_seconds: float = 30.0) -> None:
         """Tell every ready pod to send to all others. To be called again whenever nodes or pods have come or gone.
 
-        A pod that can't be told doesn't keep the others from being told; in the end it is a LabError.
+        Pods of a node that has just booted are listed as they were before for some seconds, with the addresses that
+        they had: all are told anew until every pod could be told and has the addresses that are listed. A pod that
+        can't be told doesn't keep the others from being told; when the time is up it is a LabError.
         """
+        deadline = time.monotonic() + timeout_seconds
+        while untold := self._tell_targets():
+            if time.monotonic() > deadline:
+                raise LabError(f"traffic pods that could not be told their targets: {', '.join(untold)}")
+            time.sleep(0.5)
+
+    def _tell_targets(self) -> list[str]:
+        """Tell all pods once: the names of those that could not be told, or are not as they are listed."""
         pods = self._pods()
         node_addresses, families = self._node_addresses(), self._service_families()
 
         def tell(pod: Pod) -> bool:
             targets = targets_of(pod, pods, node_addresses, families)
             wanted = asdict(self._pace) | {"targets": [asdict(target) for target in targets]}
-            return self._exec(pod, _WRITE_TARGETS, stdin=json.dumps(wanted)) is not None
+            answer = self._exec(pod, _WRITE_TARGETS, stdin=json.dumps(wanted))
+            return answer is not None and set(map(ip_address, pod.addresses)) <= own_addresses(answer)
 
         told = self._each(tell, pods)
-        if untold := [pod.name for pod, was_told in zip(pods, told, strict=True) if not was_told]:
-            raise LabError(f"traffic pods that could not be told their targets: {', '.join(untold)}")
+        return [pod.name for pod, was_told in zip(pods, told, strict=True) if not was_told]
 
     def stats(self) -> Stats:
         """Ask every ready pod for its counters.
@@ -326,6 +338,11 @@ def targets_of(
             served = [address for address in own if ip_address(address).version in service_families]
             add("pod-nodeport", other.node, served, NODE_PORT, ("tcp", "udp"))
     return targets
+
+
+def own_addresses(shown: str) -> set[IPv4Address | IPv6Address]:
+    """The addresses in what `ip addr show` printed."""
+    return {ip_address(address) for address in _OWN_ADDRESS.findall(shown)}
 
 
 def read_stats(answer: str) -> list[tuple[Flow, Count]]:

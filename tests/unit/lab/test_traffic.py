@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -286,6 +286,8 @@ class FakeLab:
     written: dict[str, Any] = field(default_factory=dict[str, Any])
     dead_path: str = ""  # a path of which nothing is answered
     crashed: str = ""  # a node whose pods can't be reached
+    booting: int = 0  # so many listings more will show pod-b as it was before its node booted
+    before: Pod = field(default_factory=lambda: replace(POD2, addresses=("10.244.2.9", "fd00:244:2::9")))
     answered: int = 0
 
     def kubectl(
@@ -297,12 +299,17 @@ class FakeLab:
             return CompletedProcess(args, 1, "", "error dialing backend")
         match args[2:]:
             case ("get", "pods", *_):
-                output = json.dumps(listed(*self.pods))
+                stale, self.booting = self.booting > 0, max(0, self.booting - 1)
+                output = json.dumps(listed(*(self.before if stale and pod == POD2 else pod for pod in self.pods)))
             case ("get", "service", *_):
                 output = json.dumps({"spec": {"ipFamilies": ["IPv4", "IPv6"]}})
             case ("exec", "-i", pod, *_):
                 assert stdin is not None
                 self.written[pod] = json.loads(stdin)
+                addresses = next(p.addresses for p in self.pods if p.name == pod)
+                output = "1: lo: <LOOPBACK,UP>\n    inet 127.0.0.1/8 scope host lo\n" + "".join(
+                    f"    inet{'6' if ':' in address else ''} {address}/64 scope global eth0\n" for address in addresses
+                )
             case ("exec", pod, *_):
                 node = next(p.node for p in self.pods if p.name == pod)
                 self.answered += 1
@@ -369,8 +376,23 @@ def test_a_crashed_nodes_flows_are_silent_and_the_others_are_told() -> None:
     assert len(traffic.silent(seconds=0)) == 22
     lab.written.clear()
     with pytest.raises(LabError, match="pod-b, host-b"):
-        traffic.update_targets()
+        traffic.update_targets(timeout_seconds=0)
     assert set(lab.written) == {"pod-a", "host-a"}
+
+
+def test_a_booting_nodes_pods_are_told_until_they_are_as_listed() -> None:
+    lab = FakeLab(booting=1)
+    traffic = Traffic(lab)
+    traffic.update_targets()
+    # At the end nobody sends to the addresses of before the boot.
+    assert {target["address"] for target in lab.written["pod-a"]["targets"] if target["path"] == "pod-pod"} == {
+        *POD2.addresses
+    }
+
+
+def test_a_pod_that_stays_another_than_listed_is_named() -> None:
+    with pytest.raises(LabError, match="pod-b"):
+        Traffic(FakeLab(booting=1_000)).update_targets(timeout_seconds=0)
 
 
 def test_a_long_table_is_cut() -> None:
