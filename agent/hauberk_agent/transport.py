@@ -1,4 +1,4 @@
-"""IKE's UDP sockets, and the glue between them, the clock and the sessions.
+"""IKE's UDP sockets, and the glue between them, the clock and whoever speaks IKE on them: the agent's sessions.
 
 One socket for each of the node's own addresses, so that what we send has the source address that peers expect. The
 order of work is the sessions' promise to the peers: what was received is acted on before anything is sent.
@@ -13,10 +13,9 @@ import os
 import socket
 from collections.abc import Iterable
 from ipaddress import ip_address
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from hauberk_agent.bypass import bypass_ipsec
-from hauberk_agent.sessions import Sessions
 from hauberk_ike import Datagram, IpAddress, SocketAddress
 
 _log = logging.getLogger("hauberk.transport")
@@ -27,10 +26,22 @@ _DATAGRAMS_A_TURN: Final = 32
 """After so many the loop gets to its other tasks."""
 
 
+class Speaker(Protocol):
+    """Who speaks IKE: `hauberk_agent.sessions.Sessions`, or whatever else has an endpoint and acts on its events."""
+
+    def receive_datagram(self, data: bytes, *, local: SocketAddress, remote: SocketAddress, now: float) -> None: ...
+
+    def datagrams_to_send(self, now: float) -> list[Datagram]: ...
+
+    def get_timer(self) -> float | None: ...
+
+    def handle_timer(self, now: float) -> None: ...
+
+
 class Transport:
     """Drives the sessions. Made and used within one asyncio loop, whose clock is the sessions' `now`."""
 
-    def __init__(self, sessions: Sessions, *, port: int, bypass: bool = True) -> None:
+    def __init__(self, sessions: Speaker, *, port: int, bypass: bool = True) -> None:
         """bypass: give the sockets an IPsec policy of their own (needs CAP_NET_ADMIN)."""
         self._sessions = sessions
         self._port = port
