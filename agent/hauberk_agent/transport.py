@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Final, Protocol, cast
 
-from hauberk_agent.bypass import bypass_ipsec
 from hauberk_ike import Datagram, IpAddress, SocketAddress
+from hauberk_xfrm.bypass import bypass_ipsec
 
 _log = logging.getLogger("hauberk.transport")
 _RECEIVE_BUFFER_BYTES: Final = 1 << 21

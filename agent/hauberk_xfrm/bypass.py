@@ -1,7 +1,7 @@
 """A socket's own IPsec policy: what it sends and receives is never looked up among the node's policies.
 
 IKE must work whatever the tunnels' policies say, or two nodes could never agree on the keys that those policies need.
-Used by the transport for its sockets.
+Used by whoever owns IKE sockets: the agent's transport, the diagnostic command.
 """
 
 from __future__ import annotations
