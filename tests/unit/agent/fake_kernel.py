@@ -14,6 +14,7 @@ from hauberk_xfrm import (
     DeletePolicy,
     DeleteState,
     KernelAbilities,
+    Mode,
     NotFound,
     Policy,
     PolicyExists,
@@ -56,11 +57,11 @@ class FakeKernel:
     def abilities(self) -> KernelAbilities:
         return self.able
 
-    def allocate_spi(self, *, source: IpAddress, destination: IpAddress, reqid: ReqId) -> Spi:
+    def allocate_spi(self, *, source: IpAddress, destination: IpAddress, reqid: ReqId, mode: Mode = Mode.TUNNEL) -> Spi:
         if self.refuse is not None:
             raise self.refuse
         spi = Spi(next(self._spis))
-        larval = State(source=source, destination=destination, spi=spi, reqid=reqid, aead=None)
+        larval = State(source=source, destination=destination, spi=spi, reqid=reqid, mode=mode, aead=None)
         self.states[destination, spi] = _dump(larval, larval=True)
         return spi
 
@@ -90,6 +91,16 @@ class FakeKernel:
     def get_state(self, destination: IpAddress, spi: Spi) -> StateDump | None:
         return self.states.get((destination, spi))
 
+    def add_policy(self, policy: Policy) -> None:
+        if policy.slot in self.policies:
+            raise PolicyExists("add", str(policy), errno.EEXIST)
+        self.policies[policy.slot] = policy
+
+    def delete_policy(self, policy: Policy | Slot, *, missing_ok: bool = True) -> None:
+        slot = policy.slot if isinstance(policy, Policy) else policy
+        if self.policies.pop(slot, None) is None and not missing_ok:
+            raise NotFound("delete", str(slot), errno.ENOENT)
+
     def dump_states(self) -> list[StateDump]:
         return list(self.states.values())
 
@@ -109,14 +120,11 @@ class FakeKernel:
                 case DeleteState(destination=destination, spi=spi):
                     self.delete_state(destination=destination, spi=spi, missing_ok=False)
                 case AddPolicy(policy=policy):
-                    if policy.slot in self.policies:
-                        raise PolicyExists("add", str(policy), errno.EEXIST)
-                    self.policies[policy.slot] = policy
+                    self.add_policy(policy)
                 case UpdatePolicy(policy=policy):
                     self.policies[policy.slot] = policy
                 case DeletePolicy(slot=slot):
-                    if self.policies.pop(slot, None) is None:
-                        raise NotFound("delete", str(slot), errno.ENOENT)
+                    self.delete_policy(slot, missing_ok=False)
         except XfrmError as error:
             return error
         return None

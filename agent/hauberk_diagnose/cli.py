@@ -1,0 +1,276 @@
+"""The command line: `hauberk-ike initiate` and `respond`.
+
+Exit codes: 0 all that was asked for came about; 1 something on this side is wrong, and a sentence on standard error
+says what and what to do; 2 wrong usage; 3 an IKE SA, CHILD SA or command was refused or not answered; 4 an IKE SA was
+up and its peer is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from hauberk_diagnose.errors import Trouble
+
+if TYPE_CHECKING:
+    from hauberk_diagnose.configuration import Configuration
+
+_EXAMPLES: Final = """\
+examples:
+  hauberk-ike respond --local 10.0.0.2 --identity right.example \\
+      --certificate right.pem --key right.key --ca roots.pem
+                                  answer whoever proves an identity by these roots, and print what happens
+  hauberk-ike initiate --local 10.0.0.1 --remote 10.0.0.2 --identity left.example --peer-identity right.example \\
+      --certificate left.pem --key left.key --ca roots.pem --ts-local 10.1.0.0/16 --ts-remote 10.2.0.0/16 --install
+                                  set up a tunnel in this host's kernel, until Ctrl-C
+  hauberk-ike initiate ... --childless --command status --command quit -o json
+                                  can these two agree at all? Try, print JSON lines, and end
+
+exit codes: 0 it came about; 1 something here is wrong; 2 wrong usage; 3 refused or not answered; 4 the peer was lost
+"""
+
+_COMMANDS: Final = """\
+commands, one a line on standard input, or as --command:
+  initiate [PEER]              another IKE SA with a peer, and its children
+  create-child LABEL [IKE_SA]  another CHILD SA of the configuration
+  delete-child [LABEL|SPI]     delete a CHILD SA
+  delete [IKE_SA]              delete an IKE SA and its children
+  status                       all SAs, with --install their counters too
+  wait SECONDS                 do nothing
+  quit                         delete everything and end
+Without an argument the newest is meant. Each is answered when it is done, and the next one waits for that, unless the
+line ends in '&'.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The entry point of the program."""
+    options = _parser().parse_args(arguments)
+    try:
+        code = options.command(options)
+    except Trouble as trouble:
+        print(f"hauberk-ike: {trouble}", file=sys.stderr)  # noqa: T201 - it is a command line
+        sys.exit(1)
+    except BrokenPipeError:
+        # Nobody reads what we say any more. What is buffered must not be written at exit, either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(1)
+    sys.exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hauberk-ike",
+        description="Speaks IKEv2 with any daemon, and says what happens.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"hauberk-ike {version('hauberk')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    initiate = commands.add_parser(
+        "initiate",
+        help="set up IKE SAs and CHILD SAs with peers",
+        epilog=_COMMANDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    initiate.add_argument(
+        "--stay", action="store_true", help="go on when no IKE SA is left; 'initiate' on standard input begins another"
+    )
+    initiate.set_defaults(command=_initiate)
+    respond = commands.add_parser(
+        "respond",
+        help="answer peers that set up IKE SAs",
+        epilog=_COMMANDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    respond.set_defaults(command=_respond)
+    for command, is_initiator in ((initiate, True), (respond, False)):
+        _add_ends(command, is_initiator=is_initiator)
+        _add_child(command)
+        _add_run(command)
+    return parser
+
+
+def _add_ends(command: argparse.ArgumentParser, *, is_initiator: bool) -> None:
+    default = None if is_initiator else "any"
+    or_any = "" if is_initiator else ", or any (the default)"
+    group = command.add_argument_group("who and where")
+    group.add_argument("--local", required=True, metavar="ADDRESS", help="our IP address")
+    group.add_argument(
+        "--remote", metavar="ADDRESS", help=f"the peer's IP address{or_any}", required=is_initiator, default=default
+    )
+    group.add_argument("--identity", required=True, metavar="ID", help="who we are, as our certificate says")
+    group.add_argument(
+        "--peer-identity", metavar="ID", help=f"who the peer must be{or_any}", required=is_initiator, default=default
+    )
+    group.add_argument(
+        "--certificate", required=True, type=Path, metavar="FILE", help="our certificate, then its intermediates"
+    )
+    group.add_argument("--key", required=True, type=Path, metavar="FILE", help="our certificate's private key")
+    group.add_argument("--ca", required=True, type=Path, metavar="FILE", help="the roots that we trust")
+    group.add_argument("--port", type=_port, default=500, metavar="PORT", help="UDP port here, default 500")
+    group.add_argument("--remote-port", type=_port, metavar="PORT", help="UDP port of the peer, default that of --port")
+
+
+def _add_child(command: argparse.ArgumentParser) -> None:
+    from hauberk_diagnose.configuration import DEFAULT_ESP, DEFAULT_IKE, DEFAULT_LABEL
+
+    group = command.add_argument_group("what to agree on")
+    group.add_argument(
+        "--ike",
+        action="append",
+        metavar="PROPOSAL",
+        help=f"for the IKE SA, may be repeated, default {' and '.join(DEFAULT_IKE)}",
+    )
+    group.add_argument(
+        "--esp",
+        action="append",
+        metavar="PROPOSAL",
+        help=f"for the CHILD SA, may be repeated, default {' and '.join(DEFAULT_ESP)}",
+    )
+    group.add_argument("--mode", choices=("tunnel", "transport"), default="tunnel", help="default tunnel")
+    group.add_argument(
+        "--ts-local",
+        action="append",
+        metavar="NET[PROTO/PORT]",
+        help="our end of the traffic, such as 10.1.0.0/16 or '10.0.0.1[tcp/80]', may be repeated; default our address",
+    )
+    group.add_argument(
+        "--ts-remote", action="append", metavar="NET[PROTO/PORT]", help="the peer's end; default its address"
+    )
+    group.add_argument("--label", default=DEFAULT_LABEL, help=f"the CHILD SA's name here, default {DEFAULT_LABEL}")
+    group.add_argument("--childless", action="store_true", help="an IKE SA without CHILD SA (RFC 6023)")
+    group.add_argument("--initial-contact", action="store_true", help="tell the peer that we know no SA with it")
+    group.add_argument("--dpd-seconds", type=_seconds, default=10.0, metavar="N", help="default 10; 0: never ask")
+    group.add_argument(
+        "--retransmit-tries", type=int, default=5, metavar="N", help="times that a request is sent, default 5"
+    )
+    group.add_argument(
+        "--retransmit-seconds", type=_seconds, default=1.0, metavar="N", help="first wait, doubled each time, default 1"
+    )
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("how to run")
+    group.add_argument(
+        "--install", action="store_true", help="put SAs and policies into this host's kernel while we run (root)"
+    )
+    group.add_argument(
+        "--for", dest="seconds", type=_seconds, metavar="SECONDS", help="end after so long; default: until told to"
+    )
+    group.add_argument(
+        "--command",
+        dest="commands",
+        action="append",
+        default=[],
+        metavar="COMMAND",
+        help="carry this out once an IKE SA is up, may be repeated; the run ends after the last one",
+    )
+    group.add_argument("-o", "--output", choices=("text", "json"), default="text", help="default text")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number from 1 to 65535")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
+
+
+def _initiate(options: argparse.Namespace) -> int:
+    return _run(options, initiates=True, stays=options.stay)
+
+
+def _respond(options: argparse.Namespace) -> int:
+    return _run(options, initiates=False, stays=True)
+
+
+def _run(options: argparse.Namespace, *, initiates: bool, stays: bool) -> int:
+    from hauberk_diagnose.installation import REQIDS, KernelInstallation, NoInstallation
+    from hauberk_diagnose.report import Reporter
+    from hauberk_diagnose.runner import Plan, Runner
+    from hauberk_diagnose.sockets import Sockets
+    from hauberk_xfrm import PermissionDenied, Xfrm, XfrmError
+
+    configuration = _configuration(options)
+    plan = Plan(initiates=initiates, stays=stays, commands=tuple(options.commands), seconds=options.seconds)
+    reporter = Reporter(as_json=options.output == "json")
+    with Xfrm() as kernel:
+        try:
+            if options.install:
+                abilities = kernel.abilities()
+                in_use = {state.reqid for state in kernel.dump_states() if state.reqid in REQIDS}
+                installation = KernelInstallation(kernel, directions=abilities.sa_direction, reqids_in_use=in_use)
+            else:
+                installation = NoInstallation()
+        except PermissionDenied:
+            raise Trouble("--install needs CAP_NET_ADMIN: run this as root, or without --install") from None
+        except XfrmError as error:
+            raise Trouble(f"{error}; run this without --install, or on a kernel with XFRM and ESP") from None
+        sockets = Sockets(
+            configuration.local_addresses, port=configuration.port, bypass=options.install or os.geteuid() == 0
+        )
+        try:
+            return Runner(configuration, plan, sockets=sockets, installation=installation, reporter=reporter).run()
+        finally:
+            sockets.close()
+
+
+def _configuration(options: argparse.Namespace) -> Configuration:
+    from hauberk_diagnose.configuration import (
+        DEFAULT_ESP,
+        DEFAULT_IKE,
+        ChildWish,
+        Configuration,
+        PeerWish,
+        accepted_proposals,
+        build_peer,
+    )
+    from hauberk_diagnose.credentials import read_credentials
+    from hauberk_ike import EndpointSettings
+
+    child = ChildWish(
+        label=options.label,
+        mode=options.mode,
+        esp=options.esp or DEFAULT_ESP,
+        ts_local=options.ts_local or (),
+        ts_remote=options.ts_remote or (),
+    )
+    wish = PeerWish(
+        name="peer",
+        local=options.local,
+        remote=options.remote,
+        identity=options.peer_identity,
+        ike=options.ike or DEFAULT_IKE,
+        children=() if options.childless else (child,),
+        dpd_seconds=options.dpd_seconds,
+        initial_contact=options.initial_contact,
+    )
+    peers = (build_peer(wish, port=options.port, remote_port=options.remote_port or options.port),)
+    return Configuration(
+        credentials=read_credentials(
+            options.identity, certificate=options.certificate, key=options.key, authorities=options.ca
+        ),
+        peers=peers,
+        settings=EndpointSettings(
+            ike_proposals=accepted_proposals(peers),
+            retransmit_tries=options.retransmit_tries,
+            retransmit_seconds=options.retransmit_seconds,
+        ),
+        port=options.port,
+    )

@@ -1,0 +1,94 @@
+"""The UDP sockets of a run: one for each local address, outside of all IPsec policies where that is permitted."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
+from typing import Final, cast
+
+from hauberk_diagnose.errors import Trouble
+from hauberk_ike import Datagram, IpAddress, SocketAddress
+from hauberk_xfrm.bypass import bypass_ipsec
+
+_RECEIVE_BUFFER_BYTES: Final = 1 << 21
+_MAX_DATAGRAM: Final = 65535
+_DATAGRAMS_A_TURN: Final = 64
+"""After so many what they caused is acted on and sent."""
+
+
+class Sockets:
+    """Non-blocking, and open as long as the run."""
+
+    def __init__(self, addresses: Iterable[IpAddress], *, port: int, bypass: bool) -> None:
+        """bypass: give the sockets an IPsec policy of their own (needs CAP_NET_ADMIN). Raises Trouble."""
+        self._sockets: dict[SocketAddress, socket.socket] = {}
+        for address in addresses:
+            local = SocketAddress(host=address, port=port)
+            try:
+                self._sockets[local] = _open(local, bypass=bypass)
+            except OSError as error:
+                self.close()
+                raise Trouble(_explain(error, local)) from None
+
+    def items(self) -> Iterable[tuple[SocketAddress, socket.socket]]:
+        """Each socket with its address."""
+        return self._sockets.items()
+
+    def receive(self, local: SocketAddress) -> Iterator[tuple[bytes, SocketAddress]]:
+        """What has arrived, with where it came from; bounded, so that answers are not kept waiting."""
+        sock = self._sockets[local]
+        for _ in range(_DATAGRAMS_A_TURN):
+            try:
+                data, source = cast("tuple[bytes, tuple[str, int]]", sock.recvfrom(_MAX_DATAGRAM))
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                # An ICMP error that a datagram of ours met: retransmission deals with it.
+                continue
+            yield data, SocketAddress(host=ip_address(source[0].partition("%")[0]), port=source[1])
+
+    def send(self, datagram: Datagram) -> None:
+        """Sends, or loses it as the network might: it will be retransmitted."""
+        sock = self._sockets.get(datagram.local)
+        if sock is not None:
+            try:
+                sock.sendto(datagram.data, (str(datagram.remote.host), datagram.remote.port))
+            except OSError:
+                return
+
+    def close(self) -> None:
+        for sock in self._sockets.values():
+            sock.close()
+        self._sockets.clear()
+
+
+def _open(local: SocketAddress, *, bypass: bool) -> socket.socket:
+    family = socket.AF_INET6 if local.host.version == 6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        if bypass:
+            bypass_ipsec(sock)
+        sock.bind((str(local.host), local.port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _explain(error: OSError, local: SocketAddress) -> str:
+    where = f"UDP port {local.port} of {local.host}"
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"{where} is taken: stop the other IKE daemon, or give another --port"
+        case errno.EADDRNOTAVAIL:
+            return f"{where}: no interface here has that address; give one that 'ip address' shows as --local"
+        case errno.EACCES | errno.EPERM:
+            return f"{where}: not permitted; run this as root, or give a --port from 1024 on and no --install"
+        case _:
+            return f"{where}: {os.strerror(error.errno or 0)}"

@@ -1,0 +1,209 @@
+"""Two `hauberk-ike` processes that meet over loopback addresses, and what a script reads from them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from tests.unit.ike.authority import Authority
+
+PROGRAM: Final = Path(sys.executable).parent / "hauberk-ike"
+PATIENCE_SECONDS: Final = 20.0
+LEFT, RIGHT = "127.0.0.1", "127.0.0.2"
+PORT: Final = 15500
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with ca.pem, and left and right as .pem and .key."""
+    directory = tmp_path_factory.mktemp("pki")
+    authority, now = Authority(), datetime.now(UTC)
+    (directory / "ca.pem").write_bytes(authority.certificate.public_bytes(Encoding.PEM))
+    for name in ("left", "right"):
+        key, leaf = authority.issue(name, not_before=now - timedelta(hours=1), not_after=now + timedelta(hours=1))
+        (directory / f"{name}.pem").write_bytes(leaf.public_bytes(Encoding.PEM))
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (directory / f"{name}.key").write_bytes(pem)
+    return directory
+
+
+class Process:
+    """A run with JSON lines, commands on its standard input, and a limit to its life."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self._process = subprocess.Popen(
+            [str(PROGRAM), *arguments, "-o", "json", "--for", "60"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def command(self, line: str) -> dict[str, Any]:
+        """Its answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self.wait_for("answer", command=line)
+
+    def wait_for(self, member: str, **members: Any) -> dict[str, Any]:
+        """The next line that has `member`, and `members` as they are given."""
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            text = self._process.stdout.readline()
+            assert text, f"it ended: {self._process.stderr.read() if self._process.stderr else ''}"
+            line: dict[str, Any] = json.loads(text)
+            self.lines.append(line)
+            if member in line and members.items() <= line.items():
+                return line
+        raise AssertionError(f"no {members} in time: {self.lines}")
+
+    def end(self, number: int | None = None) -> int:
+        """Waits for its end, after a signal if one is given, and returns its exit code."""
+        if number is not None:
+            self._process.send_signal(number)
+        try:
+            output, _ = self._process.communicate(timeout=PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            raise
+        self.lines += [json.loads(text) for text in output.splitlines()]
+        return self._process.returncode
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line.get("event") == name]
+
+
+def credentials(pki: Path, name: str) -> list[str]:
+    return [
+        "--identity", name, "--certificate", str(pki / f"{name}.pem"), "--key", str(pki / f"{name}.key"),
+        "--ca", str(pki / "ca.pem"), "--port", str(PORT),
+    ]  # fmt: skip
+
+
+def initiate(pki: Path, *arguments: str) -> Process:
+    return Process(
+        "initiate", "--local", LEFT, "--remote", RIGHT, "--peer-identity", "right", *credentials(pki, "left"),
+        *arguments,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def responder(pki: Path) -> Iterator[Process]:
+    process = Process("respond", "--local", RIGHT, *credentials(pki, "right"))
+    assert process.command("status")["ike_sas"] == []
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+def test_a_child_comes_and_goes_by_commands(pki: Path, responder: Process) -> None:
+    left = initiate(pki, "--esp", "aes128gcm16")
+
+    assert left.wait_for("answer")["ok"]
+    (sa,) = left.command("status")["ike_sas"]
+    (child,) = sa["children"]
+    up = responder.wait_for("event", event="ChildSaUp")
+    assert (child["spi_in"], child["spi_out"]) == (up["spi_out"], up["spi_in"])
+    assert up["ts_remote"] == [LEFT]
+
+    assert left.command("create-child child")["ok"]
+    assert left.command("delete-child")["ok"]
+    assert responder.wait_for("event", event="ChildSaDown")["by_peer"]
+    assert not left.command("delete-child nonsense")["ok"]
+
+    assert left.command("delete")["ok"]
+    assert left.end() == 3, "a command has failed"
+    assert responder.wait_for("event", event="IkeSaDown")["reason"] == "deleted by peer"
+
+
+def test_childless(pki: Path, responder: Process) -> None:
+    left = initiate(pki, "--childless", "--command", "status", "--command", "quit")
+    assert left.end() == 0
+    assert len(left.events("IkeSaUp")) == 1
+    assert not left.events("ChildSaUp")
+
+
+def test_a_signal_deletes_in_good_order(pki: Path, responder: Process) -> None:
+    left = initiate(pki)
+    assert left.wait_for("answer")["ok"]
+    assert left.end(signal.SIGTERM) == 0
+    assert left.events("IkeSaDown")[0]["reason"] == "deleted"
+    assert responder.wait_for("event", event="IkeSaDown")["reason"] == "deleted by peer"
+    assert responder.end(signal.SIGINT) == 0
+
+
+def test_the_responder_deletes(pki: Path, responder: Process) -> None:
+    left = initiate(pki)
+    assert left.wait_for("answer")["ok"]
+    responder.wait_for("event", event="ChildSaUp")
+    assert responder.command("delete")["ok"]
+    assert left.end() == 0
+    assert left.events("IkeSaDown")[0]["reason"] == "deleted by peer"
+
+
+def test_a_peer_that_is_gone_is_a_loss(pki: Path, responder: Process) -> None:
+    left = initiate(pki, "--dpd-seconds", "0.2", "--retransmit-seconds", "0.1", "--retransmit-tries", "2")
+    assert left.wait_for("answer")["ok"]
+    responder.kill()
+    assert left.end() == 4
+    assert left.events("IkeSaDown")[0]["reason"] == "unreachable"
+
+
+def test_somebody_else_is_refused(pki: Path, responder: Process) -> None:
+    left = Process(
+        "initiate", "--local", LEFT, "--remote", RIGHT, "--peer-identity", "somebody", *credentials(pki, "left")
+    )
+    assert left.end() == 3
+    assert responder.wait_for("event", event="PeerRefused")["reason"] == "IdentityMismatch"
+
+
+def test_nobody_answers(pki: Path) -> None:
+    left = initiate(pki, "--retransmit-seconds", "0.05", "--retransmit-tries", "2")
+    assert left.end() == 3
+    assert left.events("IkeSaDown")[0]["message"] == "no answer"
+
+
+def test_text_is_for_people(pki: Path, responder: Process) -> None:
+    command = [
+        str(PROGRAM), "initiate", "--local", LEFT, "--remote", RIGHT, "--peer-identity", "right",
+        *credentials(pki, "left"), "--command", "status", "--command", "quit",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"IKE SA 1 up: right at {RIGHT}:{PORT}, aes256gcm16-prfsha384-x25519, we initiated")
+    assert "IKE SA 1 down: deleted: asked to" in done.stdout
+
+
+def test_installing_needs_privileges(pki: Path) -> None:
+    """In a user namespace of its own a process has no power over the network of ours."""
+    left = subprocess.run(
+        ["unshare", "--user", str(PROGRAM), "initiate", "--local", LEFT, "--remote", RIGHT, "--peer-identity", "right",
+         *credentials(pki, "left"), "--install"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
+        env=os.environ,
+    )  # fmt: skip
+    assert left.returncode == 1
+    assert left.stderr == "hauberk-ike: --install needs CAP_NET_ADMIN: run this as root, or without --install\n"

@@ -1,0 +1,168 @@
+"""What `--install` puts into the kernel, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import pytest
+
+from hauberk_diagnose.installation import REQIDS, KernelInstallation
+from hauberk_ike import ChildConfig, ChildSaUp, EspKey, EspProposal, IkeProposal, IkeSaId, Mode, PeerConfig
+from hauberk_xfrm import Action, Direction, Policy, PolicyExists
+from hauberk_xfrm import Mode as KernelMode
+from tests.unit.agent.fake_kernel import FakeKernel
+from tests.unit.ike.party import address, child
+
+PEER = PeerConfig(
+    name="peer",
+    identity="right",
+    local=address("10.0.0.1"),
+    remote=address("10.0.0.2"),
+    ike_proposals=(IkeProposal.parse("aes128gcm16-prfsha256-x25519"),),
+    children=(child(),),
+)
+
+
+def installation(kernel: FakeKernel) -> KernelInstallation:
+    return KernelInstallation(kernel, directions=True)
+
+
+def agreed(spi_in: int, config: ChildConfig = PEER.children[0], *, spi_out: int = 0xCAFE, handle: int = 1) -> ChildSaUp:
+    key = EspKey(algorithm="rfc4106(gcm(aes))", key=bytes(20), icv_bits=128, esn=True)
+    return ChildSaUp(
+        ike_sa=IkeSaId(handle),
+        peer=PEER,
+        label=config.label,
+        spi_in=spi_in,
+        spi_out=spi_out,
+        keys_in=key,
+        keys_out=key,
+        proposal=EspProposal.parse("aes128gcm16-esn"),
+        mode=config.mode,
+        ts_local=config.ts_local,
+        ts_remote=config.ts_remote,
+        initiator=True,
+    )
+
+
+def directions(kernel: FakeKernel) -> list[Direction]:
+    return [policy.direction for policy in kernel.policies.values()]
+
+
+def test_a_tunnel_is_two_states_and_three_policies_of_one_reqid() -> None:
+    kernel = FakeKernel()
+    ours = installation(kernel)
+
+    ours.up(agreed(ours.allocate(PEER.children[0], PEER)))
+
+    assert [(str(s.source), str(s.destination), s.mode) for s in kernel.complete_states()] == [
+        ("10.0.0.2", "10.0.0.1", KernelMode.TUNNEL),
+        ("10.0.0.1", "10.0.0.2", KernelMode.TUNNEL),
+    ]
+    assert directions(kernel) == [Direction.OUT, Direction.IN, Direction.FWD]
+    reqids = {policy.templates[0].reqid for policy in kernel.policies.values()}
+    assert reqids == {state.reqid for state in kernel.complete_states()}
+    assert reqids <= set(REQIDS)
+
+
+def test_transport_mode_forwards_nothing() -> None:
+    kernel = FakeKernel()
+    ours = installation(kernel)
+    config = child(mode=Mode.TRANSPORT, local="10.0.0.1/32", remote="10.0.0.2/32")
+
+    ours.up(agreed(ours.allocate(config, PEER), config))
+
+    assert directions(kernel) == [Direction.OUT, Direction.IN]
+    assert {state.mode for state in kernel.complete_states()} == {KernelMode.TRANSPORT}
+
+
+def test_the_end_of_a_child_removes_what_it_had() -> None:
+    kernel = FakeKernel()
+    ours = installation(kernel)
+    spi = ours.allocate(PEER.children[0], PEER)
+    ours.up(agreed(spi))
+
+    ours.down(spi, now=1.0)
+
+    assert not kernel.states
+    assert not kernel.policies
+
+
+def test_policies_stay_as_long_as_a_second_child_wants_them() -> None:
+    kernel = FakeKernel()
+    ours = installation(kernel)
+    first, second = (ours.allocate(PEER.children[0], PEER) for _ in range(2))
+    ours.up(agreed(first, spi_out=1))
+    ours.up(agreed(second, spi_out=2))
+
+    ours.down(first, now=1.0)
+    assert len(kernel.policies) == 3
+    ours.down(second, now=2.0)
+    assert not kernel.policies
+
+
+def test_somebody_elses_policy_is_left_alone() -> None:
+    kernel = FakeKernel()
+    ours = installation(kernel)
+    spi = ours.allocate(PEER.children[0], PEER)
+    other = installation(FakeKernel())
+    other.up(agreed(other.allocate(PEER.children[0], PEER)))
+    selector = next(p for p in kernel_policies(other) if p.direction is Direction.IN).selector
+    foreign = Policy(selector=selector, direction=Direction.IN, priority=1, action=Action.ALLOW)
+    kernel.add_policy(foreign)
+
+    with pytest.raises(PolicyExists):
+        ours.up(agreed(spi))
+    ours.remove_everything()
+
+    assert list(kernel.policies.values()) == [foreign]
+    assert not kernel.states
+
+
+def kernel_policies(other: KernelInstallation) -> list[Policy]:
+    """What that installation put into its kernel."""
+    kernel = other._kernel  # pyright: ignore[reportPrivateUsage]
+    assert isinstance(kernel, FakeKernel)
+    return kernel.dump_policies()
+
+
+def test_an_spi_that_is_not_needed_is_given_back() -> None:
+    kernel = FakeKernel()
+    ours = installation(kernel)
+    spi = ours.allocate(PEER.children[0], PEER)
+    ours.release(spi, PEER)
+    assert not kernel.states
+
+
+def test_a_forgotten_ike_sa_takes_its_children_along_and_no_others() -> None:
+    kernel = FakeKernel()
+    ours = installation(kernel)
+    ours.up(agreed(ours.allocate(PEER.children[0], PEER), spi_out=1, handle=1))
+    ours.up(agreed(ours.allocate(PEER.children[0], PEER), spi_out=2, handle=2))
+
+    ours.drop(IkeSaId(1))
+
+    assert sorted(state.spi for state in kernel.states.values() if str(state.destination) == "10.0.0.2") == [2]
+    assert len(kernel.policies) == 3
+
+
+def test_the_end_of_the_run_leaves_nothing() -> None:
+    kernel = FakeKernel()
+    ours = installation(kernel)
+    ours.up(agreed(ours.allocate(PEER.children[0], PEER)))
+    ours.allocate(PEER.children[0], PEER)  # a larval state, for an exchange that never ended
+
+    ours.remove_everything()
+
+    assert not kernel.states
+    assert not kernel.policies
+
+
+def test_another_run_on_the_same_kernel_uses_other_reqids() -> None:
+    kernel = FakeKernel()
+    first = installation(kernel)
+    first.up(agreed(first.allocate(PEER.children[0], PEER)))
+    in_use = {state.reqid for state in kernel.dump_states()}
+
+    second = KernelInstallation(kernel, directions=True, reqids_in_use=in_use)
+    spi = second.allocate(PEER.children[0], PEER)
+
+    assert next(state.reqid for state in kernel.dump_states() if state.spi == spi) not in in_use
