@@ -16,13 +16,13 @@ from hauberk_ike.config import (
 from hauberk_ike.datagram import Datagram, IpAddress, SocketAddress
 from hauberk_ike.endpoint import IkeEndpoint
 from hauberk_ike.errors import ProposalError, Refused, SpiUnavailable, UnknownIkeSa
+from hauberk_ike.esp_key import EspKey
 from hauberk_ike.events import (
     ChildSaDown,
     ChildSaFailed,
     ChildSaInfo,
     ChildSaUp,
     DownReason,
-    EspKey,
     Event,
     IkeSaDown,
     IkeSaId,

@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
+from hauberk_ike.algorithms import Prf
 from hauberk_ike.errors import ExchangeRefused
 from hauberk_ike.events import RefusalReason
 from hauberk_ike.numbers import AuthMethod, HashAlgorithm, NotifyType
-from hauberk_ike.proposals import Prf
 from hauberk_ike.wire.payloads import Authentication, Identification
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from hauberk_ike import negotiation, vendor
 from hauberk_ike.config import ChildConfig, Mode
 from hauberk_ike.errors import ExchangeRefused, MalformedMessage, SpiUnavailable
-from hauberk_ike.events import ChildSaFailed, ChildSaInfo, ChildSaUp, EspKey
+from hauberk_ike.events import ChildSaFailed, ChildSaInfo, ChildSaUp
 from hauberk_ike.keys import derive_child_keys
 from hauberk_ike.numbers import NotifyType
 from hauberk_ike.proposals import EspProposal
@@ -65,7 +65,7 @@ class ChildRequest:
         """SA, TSi, TSr and notifies. Raises SpiUnavailable."""
         self._spi_in = spi_in = sa.context.policy.allocate_spi(self.config, sa.peer)
         payloads: list[KnownPayload] = [
-            negotiation.offer_esp(self.config.esp_proposals, spi_in.to_bytes(negotiation.ESP_SPI_SIZE)),
+            negotiation.offer_esp(_esp_proposals(self.config), spi_in.to_bytes(negotiation.ESP_SPI_SIZE)),
             TsInitiator(selectors=self.config.ts_local),
             TsResponder(selectors=self.config.ts_remote),
         ]
@@ -86,7 +86,7 @@ class ChildRequest:
             self.fail(sa, _notify_name(error.type))
             return
         try:
-            proposal, spi = negotiation.accepted_esp(contents.one(SecurityAssociation), self.config.esp_proposals)
+            proposal, spi = negotiation.accepted_esp(contents.one(SecurityAssociation), _esp_proposals(self.config))
             ts_local = contents.one(TsInitiator).selectors
             ts_remote = contents.one(TsResponder).selectors
             transport = contents.notify(NotifyType.USE_TRANSPORT_MODE) is not None
@@ -155,7 +155,7 @@ def answer_child(sa: "IkeSa", contents: Contents, *, nonce_i: bytes, nonce_r: by
     config, ts_remote, ts_local = _choose_child(sa.peer.children, label, ts_i, ts_r)
     if config.mode is Mode.TRANSPORT and not transport:
         raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, f"child {config.label!r} is for transport mode")
-    chosen, proposal, answer = negotiation.choose_esp(offered, config.esp_proposals)
+    chosen, proposal, answer = negotiation.choose_esp(offered, _esp_proposals(config))
     spi_out = parse_spi(proposal.spi)
     try:
         spi_in = sa.context.policy.allocate_spi(config, sa.peer)
@@ -211,10 +211,8 @@ def _choose_child(
 
 
 def _install(sa: "IkeSa", child: ChildSa, *, initiator: bool, nonce_i: bytes, nonce_r: bytes) -> None:
-    cipher = child.proposal.encryption[0]
-    from_initiator, to_initiator = derive_child_keys(sa.keys, cipher, nonce_i=nonce_i, nonce_r=nonce_r)
+    from_initiator, to_initiator = derive_child_keys(sa.keys, child.proposal, nonce_i=nonce_i, nonce_r=nonce_r)
     ours, theirs = (from_initiator, to_initiator) if initiator else (to_initiator, from_initiator)
-    esn = bool(child.proposal.esn[0])
     sa.children[child.spi_in] = child
     sa.context.events.append(
         ChildSaUp(
@@ -223,8 +221,8 @@ def _install(sa: "IkeSa", child: ChildSa, *, initiator: bool, nonce_i: bytes, no
             label=child.label,
             spi_in=child.spi_in,
             spi_out=child.spi_out,
-            keys_in=EspKey(algorithm=cipher.kernel_name, key=theirs, icv_bits=cipher.icv_length * 8, esn=esn),
-            keys_out=EspKey(algorithm=cipher.kernel_name, key=ours, icv_bits=cipher.icv_length * 8, esn=esn),
+            keys_in=theirs,
+            keys_out=ours,
             proposal=child.proposal,
             mode=child.mode,
             ts_local=child.ts_local,
@@ -232,6 +230,11 @@ def _install(sa: "IkeSa", child: ChildSa, *, initiator: bool, nonce_i: bytes, no
             initiator=initiator,
         )
     )
+
+
+def _esp_proposals(config: ChildConfig) -> tuple[EspProposal, ...]:
+    """What is offered and accepted where the child takes its keys from the IKE SA's."""
+    return tuple(proposal.without_key_exchange() for proposal in config.esp_proposals)
 
 
 def _with_spi(answer: SecurityAssociation, spi_in: int) -> SecurityAssociation:

@@ -1,12 +1,13 @@
 """What an endpoint reports. Events are drained with `IkeEndpoint.next_event()` and acted on by its owner."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, StrEnum
 from typing import NewType
 
 from hauberk_ike.config import Mode, PeerConfig
 from hauberk_ike.datagram import SocketAddress
+from hauberk_ike.esp_key import EspKey
 from hauberk_ike.proposals import EspProposal
 from hauberk_ike.selectors import TrafficSelector
 
@@ -37,16 +38,6 @@ class RefusalReason(StrEnum):
     SIGNATURE_INVALID = "SignatureInvalid"
     HALF_OPEN_LIMIT = "HalfOpenLimit"
     HALF_OPEN_TIMEOUT = "HalfOpenTimeout"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EspKey:
-    """One direction's key as the kernel takes it: `key` is the cipher key with its 4-byte salt at the end."""
-
-    algorithm: str
-    key: bytes = field(repr=False)
-    icv_bits: int
-    esn: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

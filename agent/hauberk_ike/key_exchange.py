@@ -1,6 +1,6 @@
 """Key exchange methods: X25519 (RFC 8031) and the NIST curves (RFC 5903), with a key from the caller's entropy.
 
-A method is a class here and a line in `hauberk_ike.proposals.KEY_EXCHANGES`.
+A method is a class here and a line in `hauberk_ike.algorithms.KEY_EXCHANGES`.
 """
 
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from typing import Final, Protocol
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+from hauberk_ike.algorithms import KeyExchange
 from hauberk_ike.errors import MalformedMessage
 from hauberk_ike.numbers import KeyExchangeId
-from hauberk_ike.proposals import KeyExchange
 
 
 class KeyPair(Protocol):
@@ -82,7 +82,16 @@ def generate_key_pair(method: KeyExchange, entropy: Callable[[int], bytes]) -> K
     raise ValueError(f"no key exchange {method.word}")
 
 
+def respond(method: KeyExchange, peer_public: bytes, entropy: Callable[[int], bytes]) -> tuple[bytes, bytes]:
+    """The responder's side, with a key of its own: what it answers, and the shared secret.
+
+    Raises MalformedMessage for a public value that is no good.
+    """
+    key_pair = generate_key_pair(method, entropy)
+    return key_pair.public, key_pair.shared(peer_public)
+
+
 def check_public_value(method: KeyExchange, data: bytes) -> None:
-    """Raises MalformedMessage unless `data` has exactly the method's length."""
+    """For a responder, before it does any work: MalformedMessage unless `data` has exactly the method's length."""
     if len(data) != method.public_length:
         raise MalformedMessage(f"a public value for {method.word} that has not its length")

@@ -1,38 +1,54 @@
 """From proposals to transforms and back: what is offered, what is chosen, and whether an answer is one of ours.
 
-RFC 7296 sections 2.7 and 3.3; RFC 5282 section 8 for AEAD ciphers, which go without an integrity transform or
-with NONE alone. Used by IKE_SA_INIT and by whatever sets up CHILD SAs.
+RFC 7296 sections 2.7 and 3.3; RFC 5282 section 8 for AEAD ciphers, which go without an integrity transform or with NONE
+alone; RFC 9370 section 2.2.1 for additional key exchanges. Used by IKE_SA_INIT, by whatever sets up CHILD SAs, and by
+rekeys of both.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeVar
+from typing import Protocol as Interface
 
+from hauberk_ike.algorithms import NO_KEY_EXCHANGE, Encryption, Integrity, KeyExchange
 from hauberk_ike.errors import ExchangeRefused
-from hauberk_ike.numbers import EsnId, KeyExchangeId, NotifyType, Protocol, TransformType
-from hauberk_ike.proposals import Encryption, EspProposal, IkeProposal
+from hauberk_ike.numbers import EsnId, IntegrityId, NotifyType, Protocol, TransformType
+from hauberk_ike.proposals import MAX_ADDITIONAL, EspProposal, IkeProposal, choose_distinct
 from hauberk_ike.wire.security_association import Proposal, SecurityAssociation, Transform
 
 ESP_SPI_SIZE: Final = 4
+IKE_SPI_SIZE: Final = 8
+"""In a rekey; the first IKE SA's proposals have no SPI (section 3.3.1)."""
 
-_INTEG_NONE: Final = 0
-_IKE_TYPES: Final = frozenset({TransformType.ENCR, TransformType.PRF, TransformType.INTEG, TransformType.KE})
-_ESP_TYPES: Final = frozenset({TransformType.ENCR, TransformType.INTEG, TransformType.KE, TransformType.ESN})
+_ADDKE: Final = tuple(TransformType.ADDKE1 + index for index in range(MAX_ADDITIONAL))
+_KEY_EXCHANGES: Final = (TransformType.KE, *_ADDKE)
+_IKE_TYPES: Final = frozenset({TransformType.ENCR, TransformType.PRF, TransformType.INTEG, *_KEY_EXCHANGES})
+_ESP_TYPES: Final = frozenset({TransformType.ENCR, TransformType.INTEG, TransformType.ESN, *_KEY_EXCHANGES})
+
+
+class _Numbered(Interface):
+    """What a transform id names."""
+
+    @property
+    def transform_id(self) -> int: ...
+
 
 _Item = TypeVar("_Item")
+_Algorithm = TypeVar("_Algorithm", bound=_Numbered)
 
 
-def offer_ike(proposals: Sequence[IkeProposal]) -> SecurityAssociation:
-    """The SA payload that offers `proposals`, numbered from 1."""
+def offer_ike(proposals: Sequence[IkeProposal], spi: bytes = b"") -> SecurityAssociation:
+    """The SA payload that offers `proposals`, numbered from 1; `spi` (8 bytes) is the new IKE SA's in a rekey."""
     return SecurityAssociation(
         proposals=tuple(
             Proposal(
                 number=number,
                 protocol=Protocol.IKE,
-                spi=b"",
+                spi=spi,
                 transforms=(
                     *map(_encryption_transform, proposal.encryption),
-                    *(Transform(type=TransformType.PRF, id=prf.transform_id) for prf in proposal.prf),
-                    *(Transform(type=TransformType.KE, id=method.transform_id) for method in proposal.key_exchange),
+                    *_transforms(TransformType.INTEG, proposal.integrity),
+                    *_transforms(TransformType.PRF, proposal.prf),
+                    *_key_exchange_transforms(proposal),
                 ),
             )
             for number, proposal in enumerate(proposals, 1)
@@ -50,6 +66,8 @@ def offer_esp(proposals: Sequence[EspProposal], spi: bytes) -> SecurityAssociati
                 spi=spi,
                 transforms=(
                     *map(_encryption_transform, proposal.encryption),
+                    *_transforms(TransformType.INTEG, proposal.integrity),
+                    *_key_exchange_transforms(proposal),
                     *(Transform(type=TransformType.ESN, id=esn) for esn in proposal.esn),
                 ),
             )
@@ -60,10 +78,11 @@ def offer_esp(proposals: Sequence[EspProposal], spi: bytes) -> SecurityAssociati
 
 def choose_ike(
     offered: SecurityAssociation, acceptable: Iterable[IkeProposal], *, spi_size: int = 0
-) -> tuple[IkeProposal, SecurityAssociation]:
+) -> tuple[IkeProposal, Proposal, SecurityAssociation]:
     """The first offered proposal that is acceptable, with one algorithm of each kind, and the SA payload to answer.
 
-    The offer's order decides, proposals first and then algorithms. Raises ExchangeRefused (NO_PROPOSAL_CHOSEN).
+    Also returns the peer's proposal that was chosen, for its SPI; the answer's SPI is left empty. The offer's order
+    decides, proposals first and then algorithms. Raises ExchangeRefused (NO_PROPOSAL_CHOSEN).
     """
     acceptable = tuple(acceptable)
     for proposal in offered.proposals:
@@ -72,14 +91,14 @@ def choose_ike(
         for ours in acceptable:
             chosen = _match_ike(proposal, ours)
             if chosen is not None:
-                return chosen, _answer(proposal, offer_ike((chosen,)), spi=b"")
+                return chosen, proposal, _answer(proposal, offer_ike((chosen,)))
     raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, "none of the IKE proposals is acceptable")
 
 
 def choose_esp(
     offered: SecurityAssociation, acceptable: Iterable[EspProposal]
 ) -> tuple[EspProposal, Proposal, SecurityAssociation]:
-    """As `choose_ike`, for ESP. Also returns the peer's proposal that was chosen; the answer's SPI is left empty."""
+    """As `choose_ike`, for ESP."""
     acceptable = tuple(acceptable)
     for proposal in offered.proposals:
         if proposal.protocol != Protocol.ESP or len(proposal.spi) != ESP_SPI_SIZE:
@@ -87,17 +106,21 @@ def choose_esp(
         for ours in acceptable:
             chosen = _match_esp(proposal, ours)
             if chosen is not None:
-                return chosen, proposal, _answer(proposal, offer_esp((chosen,), b""), spi=b"")
+                return chosen, proposal, _answer(proposal, offer_esp((chosen,), b""))
     raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, "none of the ESP proposals is acceptable")
 
 
-def accepted_ike(answer: SecurityAssociation, offered: Sequence[IkeProposal]) -> IkeProposal:
-    """What the responder chose of what we offered. Raises ExchangeRefused if that is no choice among ours."""
+def accepted_ike(
+    answer: SecurityAssociation, offered: Sequence[IkeProposal], *, spi_size: int = 0
+) -> tuple[IkeProposal, bytes]:
+    """What the responder chose of what we offered, and its SPI. Raises ExchangeRefused if that is no choice of ours."""
     proposal, ours = _only_choice(answer, offered)
-    chosen = _match_ike(proposal, ours) if proposal.protocol == Protocol.IKE and not proposal.spi else None
+    chosen = None
+    if proposal.protocol == Protocol.IKE and len(proposal.spi) == spi_size:
+        chosen = _match_ike(proposal, ours)
     if chosen is None:
         raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, "the answer is none of our IKE proposals")
-    return chosen
+    return chosen, proposal.spi
 
 
 def accepted_esp(answer: SecurityAssociation, offered: Sequence[EspProposal]) -> tuple[EspProposal, bytes]:
@@ -115,14 +138,34 @@ def permits_ike(permitted: Iterable[IkeProposal], chosen: IkeProposal) -> bool:
     """Whether what was negotiated with a stranger is among what is permitted to the peer that it turned out to be."""
     return any(
         chosen.encryption[0] in proposal.encryption
+        and (chosen.encryption[0].is_aead or chosen.integrity[0] in proposal.integrity)
         and chosen.prf[0] in proposal.prf
         and chosen.key_exchange[0] in proposal.key_exchange
+        and all(
+            (method[0] if method else NO_KEY_EXCHANGE) in (kind or (NO_KEY_EXCHANGE,))
+            for method, kind in zip(_padded(chosen.additional), _padded(proposal.additional), strict=True)
+        )
         for proposal in permitted
     )
 
 
+def _padded(additional: tuple[tuple[KeyExchange, ...], ...]) -> tuple[tuple[KeyExchange, ...], ...]:
+    return additional + ((),) * (MAX_ADDITIONAL - len(additional))
+
+
 def _encryption_transform(cipher: Encryption) -> Transform:
-    return Transform(type=TransformType.ENCR, id=cipher.transform_id, key_bits=cipher.key_length * 8)
+    return Transform(type=TransformType.ENCR, id=cipher.transform_id, key_bits=cipher.key_bits)
+
+
+def _transforms(kind: int, items: Iterable[_Numbered]) -> list[Transform]:
+    return [Transform(type=kind, id=item.transform_id) for item in items]
+
+
+def _key_exchange_transforms(proposal: IkeProposal | EspProposal) -> list[Transform]:
+    transforms = _transforms(TransformType.KE, proposal.key_exchange)
+    for kind, methods in zip(_ADDKE, proposal.additional, strict=False):
+        transforms += _transforms(kind, methods)
+    return transforms
 
 
 def _only_choice(answer: SecurityAssociation, offered: Sequence[_Item]) -> tuple[Proposal, _Item]:
@@ -134,7 +177,7 @@ def _only_choice(answer: SecurityAssociation, offered: Sequence[_Item]) -> tuple
     return proposal, offered[proposal.number - 1]
 
 
-def _answer(proposal: Proposal, chosen: SecurityAssociation, *, spi: bytes) -> SecurityAssociation:
+def _answer(proposal: Proposal, chosen: SecurityAssociation) -> SecurityAssociation:
     """The chosen transforms under the offer's number. A NONE that was offered is answered: its type was on offer."""
     transforms = list(chosen.proposals[0].transforms)
     types = {transform.type for transform in transforms}
@@ -143,57 +186,109 @@ def _answer(proposal: Proposal, chosen: SecurityAssociation, *, spi: bytes) -> S
             types.add(transform.type)
             transforms.append(Transform(type=transform.type, id=0))
     return SecurityAssociation(
-        proposals=(Proposal(number=proposal.number, protocol=proposal.protocol, spi=spi, transforms=tuple(transforms)),)
+        proposals=(Proposal(number=proposal.number, protocol=proposal.protocol, spi=b"", transforms=tuple(transforms)),)
     )
 
 
-def _first(proposal: Proposal, kind: TransformType, table: dict[tuple[int, int | None], _Item]) -> _Item | None:
-    """The first transform of a kind that is in `table`, keyed by (transform id, key bits)."""
+def _by_type(proposal: Proposal) -> dict[int, list[tuple[int, int | None]]]:
+    """What is on offer by transform type, as (id, key bits), in order, but for what has attributes unknown to us."""
+    offer: dict[int, list[tuple[int, int | None]]] = {}
     for transform in proposal.transforms:
-        if transform.type == kind and not transform.unsupported:
-            found = table.get((transform.id, transform.key_bits))
-            if found is not None:
-                return found
+        choices = offer.setdefault(transform.type, [])
+        if not transform.unsupported:
+            choices.append((transform.id, transform.key_bits))
+    return offer
+
+
+def _first(choices: Iterable[tuple[int, int | None]], ours: Iterable[_Algorithm]) -> _Algorithm | None:
+    """The first on offer that is among ours."""
+    for transform_id, key_bits in choices:
+        for item in ours:
+            if item.transform_id == transform_id and key_bits is None:
+                return item
     return None
 
 
-def _types(proposal: Proposal) -> set[int]:
-    return {transform.type for transform in proposal.transforms}
+def _match_cipher(
+    offer: Mapping[int, Sequence[tuple[int, int | None]]], ours: IkeProposal | EspProposal
+) -> tuple[Encryption, tuple[Integrity, ...]] | None:
+    """The cipher, and the integrity algorithm that goes with it unless it is an AEAD."""
+    for transform_id, key_bits in offer.get(TransformType.ENCR, ()):
+        for cipher in ours.encryption:
+            if cipher.transform_id == transform_id and cipher.key_bits == key_bits:
+                break
+        else:
+            continue
+        integrities = offer.get(TransformType.INTEG)
+        if cipher.is_aead:
+            return (cipher, ()) if integrities is None or (IntegrityId.NONE, None) in integrities else None
+        integrity = _first(integrities or (), ours.integrity)
+        return None if integrity is None else (cipher, (integrity,))
+    return None
 
 
-def _only_none(proposal: Proposal, kind: TransformType, none: int) -> bool:
-    """Whether a kind that we don't want is not asked for: absent, or with NONE among the choices."""
-    ids = [transform.id for transform in proposal.transforms if transform.type == kind]
-    return not ids or none in ids
+def _match_methods(
+    offer: Mapping[int, Sequence[tuple[int, int | None]]], ours: IkeProposal | EspProposal
+) -> tuple[tuple[KeyExchange, ...], tuple[tuple[KeyExchange, ...], ...]] | None:
+    """The key exchange and the additional ones, all of them different (RFC 9370 section 2.2.1).
+
+    A kind that only one of the two asks for is as good as NONE, which the other must permit: an additional key
+    exchange that somebody has stripped off is missed, and none is left out in silence.
+    """
+    kinds = [
+        _method_choices(offer.get(kind), wanted)
+        for kind, wanted in zip(_KEY_EXCHANGES, (ours.key_exchange, *_padded(ours.additional)), strict=True)
+    ]
+    methods = choose_distinct(kinds)
+    if methods is None:
+        return None
+    key_exchange, *additional = [() if method is NO_KEY_EXCHANGE else (method,) for method in methods]
+    while additional and not additional[-1]:
+        additional.pop()
+    return key_exchange, tuple(additional)
 
 
-def _ciphers(encryption: Iterable[Encryption]) -> dict[tuple[int, int | None], Encryption]:
-    return {(cipher.transform_id, cipher.key_length * 8): cipher for cipher in encryption}
+def _method_choices(
+    choices: Sequence[tuple[int, int | None]] | None, wanted: tuple[KeyExchange, ...]
+) -> list[KeyExchange]:
+    if choices is None:
+        return [NO_KEY_EXCHANGE] if not wanted or NO_KEY_EXCHANGE in wanted else []
+    ours = {method.transform_id: method for method in wanted or (NO_KEY_EXCHANGE,)}
+    return [ours[transform_id] for transform_id, key_bits in choices if key_bits is None and transform_id in ours]
 
 
 def _match_ike(proposal: Proposal, ours: IkeProposal) -> IkeProposal | None:
-    # A transform type that we don't know makes the whole proposal unacceptable (section 3.3.6): an additional key
-    # exchange (RFC 9370), say, must not be left out in silence.
-    if not _types(proposal) <= _IKE_TYPES or not _only_none(proposal, TransformType.INTEG, _INTEG_NONE):
+    offer = _by_type(proposal)
+    # A transform type that we don't know makes the whole proposal unacceptable (section 3.3.6).
+    if not offer.keys() <= _IKE_TYPES:
         return None
-    cipher = _first(proposal, TransformType.ENCR, _ciphers(ours.encryption))
-    prf = _first(proposal, TransformType.PRF, {(item.transform_id, None): item for item in ours.prf})
-    method = _first(proposal, TransformType.KE, {(item.transform_id, None): item for item in ours.key_exchange})
-    if cipher is None or prf is None or method is None:
+    cipher = _match_cipher(offer, ours)
+    prf = _first(offer.get(TransformType.PRF, ()), ours.prf)
+    methods = _match_methods(offer, ours)
+    if cipher is None or prf is None or methods is None:
         return None
-    return IkeProposal(encryption=(cipher,), prf=(prf,), key_exchange=(method,))
+    return IkeProposal(
+        encryption=(cipher[0],),
+        integrity=cipher[1],
+        prf=(prf,),
+        key_exchange=methods[0],
+        additional=methods[1],
+    )
 
 
 def _match_esp(proposal: Proposal, ours: EspProposal) -> EspProposal | None:
-    if (
-        not _types(proposal) <= _ESP_TYPES
-        or not _only_none(proposal, TransformType.INTEG, _INTEG_NONE)
-        or not _only_none(proposal, TransformType.KE, KeyExchangeId.NONE)
-    ):
+    offer = _by_type(proposal)
+    if not offer.keys() <= _ESP_TYPES:
         return None
-    cipher = _first(proposal, TransformType.ENCR, _ciphers(ours.encryption))
-    esns: dict[tuple[int, int | None], EsnId] = {(esn, None): esn for esn in ours.esn}
-    esn = _first(proposal, TransformType.ESN, esns)
-    if cipher is None or esn is None:
+    cipher = _match_cipher(offer, ours)
+    methods = _match_methods(offer, ours)
+    esns = [EsnId(number) for number, _ in offer.get(TransformType.ESN, ()) if number in ours.esn]
+    if cipher is None or methods is None or not esns:
         return None
-    return EspProposal(encryption=(cipher,), esn=(esn,))
+    return EspProposal(
+        encryption=(cipher[0],),
+        integrity=cipher[1],
+        key_exchange=methods[0],
+        additional=methods[1],
+        esn=(esns[0],),
+    )

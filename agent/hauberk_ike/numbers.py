@@ -49,19 +49,38 @@ class Protocol(IntEnum):
 
 
 class TransformType(IntEnum):
-    """RFC 7296 section 3.3.2."""
+    """RFC 7296 section 3.3.2; the additional key exchanges of RFC 9370."""
 
     ENCR = 1
     PRF = 2
     INTEG = 3
     KE = 4
     ESN = 5
+    ADDKE1 = 6
+    ADDKE2 = 7
+    ADDKE3 = 8
+    ADDKE4 = 9
+    ADDKE5 = 10
+    ADDKE6 = 11
+    ADDKE7 = 12
 
 
 class EncryptionId(IntEnum):
-    """RFC 7296 section 3.3.2, RFC 5282."""
+    """RFC 7296 section 3.3.2, RFC 5282, RFC 7634."""
 
+    AES_CBC = 12
+    AES_CCM_16 = 16
     AES_GCM_16 = 20
+    CHACHA20_POLY1305 = 28
+
+
+class IntegrityId(IntEnum):
+    """RFC 4868. NONE goes with AEAD ciphers (RFC 5282 section 8)."""
+
+    NONE = 0
+    HMAC_SHA2_256_128 = 12
+    HMAC_SHA2_384_192 = 13
+    HMAC_SHA2_512_256 = 14
 
 
 class PrfId(IntEnum):
@@ -73,12 +92,19 @@ class PrfId(IntEnum):
 
 
 class KeyExchangeId(IntEnum):
-    """RFC 5903, RFC 8031."""
+    """RFC 3526, RFC 5903, RFC 8031; ML-KEM by draft-ietf-ipsecme-ikev2-mlkem, with IANA's numbers."""
 
     NONE = 0
+    MODP_2048 = 14
+    MODP_3072 = 15
+    MODP_4096 = 16
     ECP_256 = 19
     ECP_384 = 20
+    ECP_521 = 21
     CURVE25519 = 31
+    ML_KEM_512 = 35
+    ML_KEM_768 = 36
+    ML_KEM_1024 = 37
 
 
 class EsnId(IntEnum):

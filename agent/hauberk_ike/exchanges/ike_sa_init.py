@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from hauberk_ike import negotiation, vendor
+from hauberk_ike.algorithms import KeyExchange
 from hauberk_ike.authentication import HASH_ALGORITHMS, parse_hash_algorithms
 from hauberk_ike.config import PeerConfig
 from hauberk_ike.errors import ExchangeRefused, MalformedMessage
 from hauberk_ike.exchanges.exchange import Inbound
 from hauberk_ike.exchanges.ike_auth import IkeAuth
-from hauberk_ike.key_exchange import KeyPair, check_public_value, generate_key_pair
+from hauberk_ike.key_exchange import KeyPair, check_public_value, generate_key_pair, respond
 from hauberk_ike.keys import derive_ike_keys
 from hauberk_ike.lifecycle import Step
 from hauberk_ike.nat import build_notifies, evaluate
 from hauberk_ike.numbers import ExchangeType, NotifyType
-from hauberk_ike.proposals import IkeProposal, KeyExchange
+from hauberk_ike.proposals import IkeProposal
 from hauberk_ike.protection import Protection
 from hauberk_ike.wire.header import NO_SPI
 from hauberk_ike.wire.message import Contents, KnownPayload
@@ -72,14 +73,13 @@ class IkeSaInit:
         error = contents.error()
         if error is not None:
             raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, f"the peer answers with notify {error.type}")
-        proposal = negotiation.accepted_ike(contents.one(SecurityAssociation), self._peer.ike_proposals)
+        proposal, _ = negotiation.accepted_ike(contents.one(SecurityAssociation), self._peer.ike_proposals)
         public = contents.one(KeyExchangePayload)
         nonce = contents.one(Nonce).data
         key_pair = self._key_pair
         method = proposal.key_exchange[0]
         if key_pair is None or method is not self._method or public.method != method.transform_id:
             raise MalformedMessage("the answer's key exchange is not the one that was asked for")
-        check_public_value(method, public.data)
         if message.header.spi_r == sa.spi_i or nonce == sa.nonce_i or public.data == key_pair.public:
             raise MalformedMessage("our own SPI, nonce or key came back")
         install_keys(
@@ -141,11 +141,8 @@ def install_keys(sa: "IkeSa", proposal: IkeProposal, *, shared: bytes, spi_r: by
     sa.proposal = proposal
     sa.spi_r = spi_r
     sa.nonce_r = nonce_r
-    sa.keys = keys = derive_ike_keys(
-        proposal, shared=shared, nonce_i=sa.nonce_i, nonce_r=nonce_r, spi_i=sa.spi_i, spi_r=spi_r
-    )
-    key_out, key_in = (keys.sk_ei, keys.sk_er) if sa.initiator else (keys.sk_er, keys.sk_ei)
-    sa.protection = Protection(proposal.encryption[0], key_out=key_out, key_in=key_in)
+    sa.keys = derive_ike_keys(proposal, shared=shared, nonce_i=sa.nonce_i, nonce_r=nonce_r, spi_i=sa.spi_i, spi_r=spi_r)
+    sa.protection = Protection(proposal, sa.keys, initiator=sa.initiator, entropy=sa.context.entropy)
 
 
 def learn(sa: "IkeSa", message: Inbound) -> None:
@@ -171,7 +168,7 @@ class InitOffer:
         offered = contents.one(SecurityAssociation)
         public = contents.one(KeyExchangePayload)
         self.nonce_i = contents.one(Nonce).data
-        self.proposal, self.answer = negotiation.choose_ike(offered, acceptable)
+        self.proposal, _, self.answer = negotiation.choose_ike(offered, acceptable)
         method = self.proposal.key_exchange[0]
         if public.method != method.transform_id:
             raise ExchangeRefused(
@@ -186,8 +183,7 @@ class InitOffer:
 def answer(sa: "IkeSa", offer: InitOffer, message: Inbound) -> None:
     """The responder's side, for a new IKE SA. Raises MalformedMessage for a public value that is no good."""
     entropy = sa.context.entropy
-    key_pair = generate_key_pair(offer.proposal.key_exchange[0], entropy)
-    shared = key_pair.shared(offer.public)
+    public, shared = respond(offer.proposal.key_exchange[0], offer.public, entropy)
     nonce_r = entropy(NONCE_LENGTH)
     sa.nonce_i = offer.nonce_i
     install_keys(sa, offer.proposal, shared=shared, spi_r=sa.spi_r, nonce_r=nonce_r)
@@ -196,7 +192,7 @@ def answer(sa: "IkeSa", offer: InitOffer, message: Inbound) -> None:
     sa.give_init_answer(
         (
             offer.answer,
-            KeyExchangePayload(method=offer.proposal.key_exchange[0].transform_id, data=key_pair.public),
+            KeyExchangePayload(method=offer.proposal.key_exchange[0].transform_id, data=public),
             Nonce(data=nonce_r),
             *build_notifies(sa.spi_i, sa.spi_r, local=message.local, remote=message.remote),
             Notify(type=NotifyType.SIGNATURE_HASH_ALGORITHMS, data=HASH_ALGORITHMS),

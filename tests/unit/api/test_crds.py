@@ -32,7 +32,8 @@ from hauberk_api.node import NodeSpec
 from hauberk_api.plan import Plan
 from hauberk_api.report import MAX_UNWELL, ReportStatus
 from hauberk_api.tunnel import DEFAULT_ESP_PROPOSALS, DEFAULT_IKE_PROPOSALS, TunnelSpec
-from hauberk_ike.proposals import ENCRYPTIONS, ESNS, KEY_EXCHANGES, PRFS, EspProposal, IkeProposal
+from hauberk_ike.algorithms import ENCRYPTIONS, ESNS, KEY_EXCHANGES, PRFS
+from hauberk_ike.proposals import EspProposal, IkeProposal
 from tests.unit.api.schema import Json, completed, definition, definitions, fields, schema, without_empty
 
 _TYPES: dict[Any, str] = {str: "string", int: "integer", bool: "boolean"}

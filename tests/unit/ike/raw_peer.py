@@ -190,7 +190,7 @@ class RawPeer:
         self.peer_init = peer_init
         self.peer_nonce = contents.one(Nonce).data
         nonce_i, nonce_r = (self.nonce, self.peer_nonce) if self.initiator else (self.peer_nonce, self.nonce)
-        self.keys = keys = derive_ike_keys(
+        self.keys = derive_ike_keys(
             self.proposal,
             shared=self.key_pair.shared(contents.one(KeyExchangePayload).data),
             nonce_i=nonce_i,
@@ -198,8 +198,9 @@ class RawPeer:
             spi_i=self.spi_i,
             spi_r=self.spi_r,
         )
-        key_out, key_in = (keys.sk_ei, keys.sk_er) if self.initiator else (keys.sk_er, keys.sk_ei)
-        self.protection = Protection(self.proposal.encryption[0], key_out=key_out, key_in=key_in)
+        self.protection = Protection(
+            self.proposal, self.keys, initiator=self.initiator, entropy=lambda n: bytes(range(n))
+        )
 
     # IKE_AUTH
 

@@ -108,7 +108,7 @@ def test_an_answer_that_is_not_one_choice_of_ours_is_a_hint_and_no_more(answer: 
 
 
 def test_pitfall_13_an_additional_key_exchange_is_not_left_out_in_silence() -> None:
-    # A transform type that we do not know (6: ADDKE1, RFC 9370) makes its proposal unacceptable.
+    # Bob permits none (6: ADDKE1, RFC 9370), so the proposal is unacceptable to him.
     pair = Pair()
     raw = RawPeer(pair.bob, ALICE)
     offered = offer_ike((DEFAULT,)).proposals[0]

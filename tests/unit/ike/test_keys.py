@@ -8,11 +8,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hauberk_ike import IkeProposal
+from hauberk_ike import EspProposal, IkeProposal
+from hauberk_ike.algorithms import KEY_EXCHANGES, PRFS
 from hauberk_ike.errors import MalformedMessage
 from hauberk_ike.key_exchange import check_public_value, generate_key_pair
 from hauberk_ike.keys import derive_child_keys, derive_ike_keys, prf_plus
-from hauberk_ike.proposals import AES128GCM16, AES256GCM16, KEY_EXCHANGES, PRFS
 
 # Origin: the ACVP vectors of NIST for SP 800-135's IKEv2 KDF (usnistgov/ACVP-Server,
 # gen-val/json-files/kdf-components-ikev2-1.0), group "self test" with SHA-256, as OpenSSL 4 publishes them in
@@ -66,11 +66,12 @@ def test_ike_keys_are_cut_from_nists_key_material_in_the_rfcs_order() -> None:
 
 def test_child_keys_are_cut_from_nists_key_material_initiator_first() -> None:
     keys = derive_ike_keys(SHA256_GCM128, shared=SHARED, nonce_i=NONCE_I, nonce_r=NONCE_R, spi_i=SPI_I, spi_r=SPI_R)
-    for cipher, size in ((AES128GCM16, 20), (AES256GCM16, 36)):
-        from_initiator, to_initiator = derive_child_keys(keys, cipher, nonce_i=NONCE_I, nonce_r=NONCE_R)
-        assert from_initiator + to_initiator == DKM_CHILD[: 2 * size]
-        with_secret = derive_child_keys(keys, cipher, nonce_i=NONCE_I, nonce_r=NONCE_R, shared=SHARED_NEW)
-        assert b"".join(with_secret) == DKM_CHILD_DH[: 2 * size]
+    for text, size in (("aes128gcm16", 20), ("aes256gcm16", 36)):
+        proposal = EspProposal.parse(text)
+        from_initiator, to_initiator = derive_child_keys(keys, proposal, nonce_i=NONCE_I, nonce_r=NONCE_R)
+        assert from_initiator.key + to_initiator.key == DKM_CHILD[: 2 * size]
+        with_secret = derive_child_keys(keys, proposal, nonce_i=NONCE_I, nonce_r=NONCE_R, shared=SHARED_NEW)
+        assert b"".join(each.key for each in with_secret) == DKM_CHILD_DH[: 2 * size]
 
 
 @pytest.mark.parametrize(

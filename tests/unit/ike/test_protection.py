@@ -1,5 +1,7 @@
 """Encrypted messages: RFC 5282's layout, recomputed with a cipher interface that is not the one in use."""
 
+import os
+
 import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -7,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hauberk_ike.errors import IntegrityFailed, MalformedMessage, ProtocolError
+from hauberk_ike.keys import IkeKeys, expand_ike_keys
 from hauberk_ike.numbers import ExchangeType, PayloadType
-from hauberk_ike.proposals import AES128GCM16, AES256GCM16, Encryption
+from hauberk_ike.proposals import IkeProposal
 from hauberk_ike.protection import Protection
 from hauberk_ike.wire.header import HEADER, Header
 from hauberk_ike.wire.message import GENERIC, build_payloads, parse_payloads
@@ -17,13 +20,18 @@ from hauberk_ike.wire.payloads import Nonce, Notify
 PAYLOADS = (Nonce(data=bytes(range(32))), Notify(type=16384))
 
 
-def pair_of(cipher: Encryption) -> tuple[Protection, Protection, bytes, bytes]:
-    one, other = bytes(range(cipher.keying_length)), bytes(range(100, 100 + cipher.keying_length))
+GCM128 = IkeProposal.parse("aes128gcm16-prfsha256-x25519")
+GCM256 = IkeProposal.parse("aes256gcm16-prfsha256-x25519")
+GCM = pytest.mark.parametrize("proposal", [GCM128, GCM256], ids=str)
+
+
+def pair_of(proposal: IkeProposal) -> tuple[Protection, Protection, IkeKeys]:
+    """Initiator, responder, and what they know."""
+    keys = expand_ike_keys(proposal, skeyseed=b"any", seed=b"thing")
     return (
-        Protection(cipher, key_out=one, key_in=other),
-        Protection(cipher, key_out=other, key_in=one),
-        one,
-        other,
+        Protection(proposal, keys, initiator=True, entropy=os.urandom),
+        Protection(proposal, keys, initiator=False, entropy=os.urandom),
+        keys,
     )
 
 
@@ -45,9 +53,10 @@ def gcm_decrypt(keying: bytes, iv: bytes, ciphertext: bytes, associated: bytes) 
     return decryptor.update(ciphertext[:-16]) + decryptor.finalize()
 
 
-@pytest.mark.parametrize("cipher", [AES128GCM16, AES256GCM16], ids=lambda cipher: cipher.word)
-def test_the_layout_is_rfc_5282s(cipher: Encryption) -> None:
-    sender, _, key, _ = pair_of(cipher)
+@GCM
+def test_the_layout_is_rfc_5282s(proposal: IkeProposal) -> None:
+    sender, _, keys = pair_of(proposal)
+    key = keys.sk_ei
     data = seal(sender)
     header = Header.parse(data)
     assert header.next_payload == PayloadType.SK
@@ -61,13 +70,13 @@ def test_the_layout_is_rfc_5282s(cipher: Encryption) -> None:
 
 
 def test_the_iv_never_repeats() -> None:
-    sender, *_ = pair_of(AES128GCM16)
+    sender, *_ = pair_of(GCM128)
     assert len({seal(sender)[32:40] for _ in range(1000)}) == 1000
 
 
-@pytest.mark.parametrize("cipher", [AES128GCM16, AES256GCM16], ids=lambda cipher: cipher.word)
-def test_what_is_sealed_is_opened_by_the_other_side_only(cipher: Encryption) -> None:
-    sender, receiver, *_ = pair_of(cipher)
+@GCM
+def test_what_is_sealed_is_opened_by_the_other_side_only(proposal: IkeProposal) -> None:
+    sender, receiver, *_ = pair_of(proposal)
     data = seal(sender)
     assert parse_payloads(*receiver.open(Header.parse(data), data)) == list(PAYLOADS)
     with pytest.raises(IntegrityFailed):
@@ -76,7 +85,7 @@ def test_what_is_sealed_is_opened_by_the_other_side_only(cipher: Encryption) -> 
 
 @given(index=st.integers(0, 10_000), change=st.integers(1, 255))
 def test_every_changed_byte_is_found(index: int, change: int) -> None:
-    sender, receiver, *_ = pair_of(AES128GCM16)
+    sender, receiver, *_ = pair_of(GCM128)
     damaged = bytearray(seal(sender))
     damaged[index % len(damaged)] ^= change
     with pytest.raises(ProtocolError):
@@ -96,7 +105,8 @@ def test_more_padding_than_message_is_no_message() -> None:
 
 
 def sealed_by_hand(plaintext: bytes) -> tuple[bytes, Protection]:
-    _, receiver, key, _ = pair_of(AES128GCM16)
+    _, receiver, keys = pair_of(GCM128)
+    key = keys.sk_ei
     length = GENERIC.size + 8 + len(plaintext) + 16
     start = HEADER.pack(bytes(8), bytes(8), PayloadType.SK, 0x20, 37, 8, 1, HEADER.size + length) + GENERIC.pack(
         PayloadType.NONCE, 0, length
@@ -109,14 +119,14 @@ def sealed_by_hand(plaintext: bytes) -> tuple[bytes, Protection]:
 
 @pytest.mark.parametrize("size", [28, 31, 32, 40, 56])
 def test_messages_that_are_too_short_are_malformed(size: int) -> None:
-    _, receiver, *_ = pair_of(AES128GCM16)
+    _, receiver, *_ = pair_of(GCM128)
     data = (HEADER.pack(bytes(8), bytes(8), 46, 0x20, 37, 8, 1, size) + bytes(size))[:size]
     with pytest.raises(MalformedMessage):
         receiver.open(Header.parse(data), data)
 
 
 def test_an_encrypted_payload_that_is_not_the_only_one_is_malformed() -> None:
-    sender, receiver, *_ = pair_of(AES128GCM16)
+    sender, receiver, *_ = pair_of(GCM128)
     data = bytearray(seal(sender))
     data[30:32] = (len(data) - HEADER.size - 4).to_bytes(2)
     with pytest.raises(MalformedMessage, match="fill"):

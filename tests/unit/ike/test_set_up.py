@@ -63,7 +63,7 @@ def test_esp_keys_are_as_long_as_the_kernel_wants_them(esp: str, key_length: int
     pair.set_up()
     up = pair.alice.one(ChildSaUp)
     assert (len(up.keys_in.key), up.keys_in.esn, up.keys_in.icv_bits) == (key_length, esn, 128)
-    assert up.keys_in.algorithm == "rfc4106(gcm(aes))"
+    assert up.keys_in.encryption == "rfc4106(gcm(aes))"
     assert up.keys_in.key != up.keys_out.key
     agree(pair.alice, pair.bob)
 
