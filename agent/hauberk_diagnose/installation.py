@@ -331,4 +331,4 @@ def _policies(
 
 
 def _aead(key: EspKey) -> Aead:
-    return Aead(name=key.algorithm, key=key.key, icv_bits=key.icv_bits)
+    return Aead(name=key.encryption, key=key.key, icv_bits=key.icv_bits)

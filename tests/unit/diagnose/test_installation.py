@@ -26,7 +26,7 @@ def installation(kernel: FakeKernel) -> KernelInstallation:
 
 
 def agreed(spi_in: int, config: ChildConfig = PEER.children[0], *, spi_out: int = 0xCAFE, handle: int = 1) -> ChildSaUp:
-    key = EspKey(algorithm="rfc4106(gcm(aes))", key=bytes(20), icv_bits=128, esn=True)
+    key = EspKey(encryption="rfc4106(gcm(aes))", key=bytes(20), icv_bits=128, esn=True)
     return ChildSaUp(
         ike_sa=IkeSaId(handle),
         peer=PEER,
