@@ -1,4 +1,4 @@
-"""What the IKE SAs of one endpoint share: credentials, policy, limits, and where events and datagrams go."""
+"""What the IKE SAs of an endpoint share: credentials, policy, limits, each other, and where events and datagrams go."""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,13 +7,14 @@ from datetime import datetime
 from hauberk_ike.config import Credentials, EndpointSettings, PeerPolicy
 from hauberk_ike.datagram import Datagram
 from hauberk_ike.events import Event
+from hauberk_ike.registry import Registry
 from hauberk_ike.trust import TrustStore
 
 
 class Context:
     """Made by the endpoint, read by everything beneath it."""
 
-    __slots__ = ("credentials", "entropy", "events", "outbox", "policy", "settings", "trust", "wall_clock")
+    __slots__ = ("credentials", "entropy", "events", "outbox", "policy", "registry", "settings", "trust", "wall_clock")
 
     def __init__(
         self,
@@ -28,6 +29,7 @@ class Context:
         self.entropy = entropy
         self.wall_clock = wall_clock
         self.settings = settings
+        self.registry = Registry(settings, entropy)
         self.events: deque[Event] = deque()
         self.outbox: list[Datagram] = []
         self.use(credentials)

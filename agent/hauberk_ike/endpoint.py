@@ -14,10 +14,8 @@ The order is a promise to the peer: a responder's `ChildSaUp` (its inbound SA is
 makes the initiator send.
 """
 
-import heapq
 from collections.abc import Callable
 from datetime import datetime
-from itertools import count
 
 from hauberk_ike.config import ChildConfig, Credentials, EndpointSettings, PeerConfig, PeerPolicy
 from hauberk_ike.context import Context
@@ -31,7 +29,6 @@ from hauberk_ike.exchanges.create_child_sa import CreateChildSa
 from hauberk_ike.exchanges.exchange import Inbound
 from hauberk_ike.exchanges.ike_sa_init import IkeSaInit, InitOffer
 from hauberk_ike.exchanges.informational import DeleteChildSa
-from hauberk_ike.half_open import HalfOpenTable
 from hauberk_ike.ike_sa import IkeSa
 from hauberk_ike.lifecycle import State
 from hauberk_ike.numbers import ExchangeType, NotifyType
@@ -61,17 +58,8 @@ class IkeEndpoint:
             wall_clock=wall_clock,
             settings=self._settings,
         )
-        self._handles = count(1)
-        self._by_spi: dict[bytes, IkeSa] = {}
-        """By our own SPI."""
-        self._by_handle: dict[IkeSaId, IkeSa] = {}
-        """Those that are not dead, half-open ones included."""
-        self._first_requests: dict[tuple[SocketAddress, bytes], IkeSa] = {}
-        """Responders' by where their IKE_SA_INIT request came from and its very bytes: a copy makes no second one."""
-        self._half_open = HalfOpenTable(self._settings)
+        self._registry = self._context.registry
         self._cookies = CookieJar(entropy, self._settings.cookie_secret_seconds)
-        self._wake_ups: list[tuple[float, int, IkeSa]] = []
-        """A heap; an entry whose time is not its IKE SA's `scheduled_at` is stale."""
 
     # The five calls
 
@@ -90,10 +78,10 @@ class IkeEndpoint:
             if header.exchange_type == ExchangeType.IKE_SA_INIT and header.from_initiator and header.message_id == 0:
                 self._receive_first_request(header, data, local=local, remote=remote, now=now)
             return
-        sa = self._by_spi.get(header.spi_r if header.from_initiator else header.spi_i)
+        sa = self._registry.by_spi(header.spi_r if header.from_initiator else header.spi_i)
         if sa is not None:
             sa.receive(header, data, local=local, remote=remote, now=now)
-            self._settle(sa)
+            self._registry.settle(sa)
 
     def datagrams_to_send(self, now: float) -> list[Datagram]:
         """What is to be sent by now. Call it after the events were acted on."""
@@ -102,20 +90,13 @@ class IkeEndpoint:
 
     def get_timer(self) -> float | None:
         """When `handle_timer` is to be called at the latest, on the clock of `now`. None: no need."""
-        while self._wake_ups:
-            due, _, sa = self._wake_ups[0]
-            if sa.scheduled_at == due:
-                return due
-            heapq.heappop(self._wake_ups)
-        return None
+        return self._registry.next_wake_up()
 
     def handle_timer(self, now: float) -> None:
         """Does what is due: retransmissions, dead peer detection, timeouts. Calling it too early is harmless."""
-        while (due := self.get_timer()) is not None and due <= now:
-            _, _, sa = heapq.heappop(self._wake_ups)
-            sa.scheduled_at = None
+        while (sa := self._registry.take_due(now)) is not None:
             sa.handle_timer(now)
-            self._settle(sa)
+            self._registry.settle(sa)
 
     @property
     def has_datagrams(self) -> bool:
@@ -132,18 +113,18 @@ class IkeEndpoint:
         """Starts an IKE SA and `peer.children` with it; ends in IkeSaUp or IkeSaDown."""
         sa = IkeSa(
             self._context,
-            IkeSaId(next(self._handles)),
+            self._registry.new_handle(),
             initiator=True,
-            spi_i=self._new_spi(),
+            spi_i=self._registry.new_spi(),
             spi_r=NO_SPI,
             local=peer.local,
             remote=peer.remote,
             now=now,
         )
         sa.peer = peer
-        self._by_handle[sa.handle] = self._by_spi[sa.spi_i] = sa
+        self._registry.add(sa)
         sa.start(IkeSaInit(peer), now)
-        self._settle(sa)
+        self._registry.settle(sa)
         return sa.handle
 
     def create_child(self, ike_sa: IkeSaId, child: ChildConfig, *, now: float) -> None:
@@ -151,34 +132,34 @@ class IkeEndpoint:
 
         Raises UnknownIkeSa, also for one that is being deleted.
         """
-        sa = self._find(ike_sa)
+        sa = self._registry.find(ike_sa)
         if sa.is_closing:
             raise UnknownIkeSa(f"IKE SA {ike_sa} is being deleted")
         sa.start_when_established(CreateChildSa(child), now)
-        self._settle(sa)
+        self._registry.settle(sa)
 
     def delete_child(self, ike_sa: IkeSaId, spi_in: int, *, now: float) -> None:
         """Deletes the CHILD SA whose inbound SPI is `spi_in`; ChildSaDown follows. Raises UnknownIkeSa.
 
         Nothing happens if there is no such CHILD SA (any more).
         """
-        sa = self._find(ike_sa)
+        sa = self._registry.find(ike_sa)
         if spi_in in sa.children and not sa.is_closing:
             sa.start(DeleteChildSa(spi_in), now)
-            self._settle(sa)
+            self._registry.settle(sa)
 
     def delete(self, ike_sa: IkeSaId, *, now: float, reason: str = "") -> None:
         """Deletes an IKE SA and its children; IkeSaDown follows, answered or not. Raises UnknownIkeSa."""
-        sa = self._find(ike_sa)
+        sa = self._registry.find(ike_sa)
         sa.close_reason = reason
         sa.close(now)
-        self._settle(sa)
+        self._registry.settle(sa)
 
     def forget(self, ike_sa: IkeSaId) -> None:
         """Drops an IKE SA without a word to anybody: no message, no event. Raises UnknownIkeSa."""
-        sa = self._find(ike_sa)
+        sa = self._registry.find(ike_sa)
         sa.end(DownReason.DELETED, "", 0.0, silent=True)
-        self._settle(sa)
+        self._registry.settle(sa)
 
     def replace_credentials(self, credentials: Credentials) -> None:
         """Uses `credentials` for every authentication from now on; established IKE SAs stay."""
@@ -186,9 +167,7 @@ class IkeEndpoint:
 
     def established(self) -> tuple[IkeSaInfo, ...]:
         """All IKE SAs that are authenticated and not being deleted, oldest first."""
-        return tuple(
-            sa.info() for sa in self._by_handle.values() if sa.state is State.ESTABLISHED and not sa.is_closing
-        )
+        return tuple(sa.info() for sa in self._registry.alive() if sa.state is State.ESTABLISHED and not sa.is_closing)
 
     # Strangers
 
@@ -196,15 +175,18 @@ class IkeEndpoint:
         self, header: Header, data: bytes, *, local: SocketAddress, remote: SocketAddress, now: float
     ) -> None:
         """IKE_SA_INIT from somebody unknown: cheap checks first, then a cookie, and only then work and memory."""
-        known = self._first_requests.get((remote, data))
+        known = self._registry.by_first_request(remote, data)
         if known is not None:
             known.repeat_init_answer(local=local, remote=remote)
             return
-        if header.spi_i in self._by_spi and self._by_spi[header.spi_i].initiator:
+        reflected = self._registry.by_spi(header.spi_i)
+        if reflected is not None and reflected.initiator:
             return  # our own request coming back
         try:
             contents = Contents(parse_payloads(header.next_payload, data, HEADER.size))
-            if self._half_open.wants_cookie(remote.host) and not self._has_cookie(header, contents, remote, now):
+            if self._registry.half_open.wants_cookie(remote.host) and not self._has_cookie(
+                header, contents, remote, now
+            ):
                 cookie = self._cookies.bake(
                     nonce=contents.one(Nonce).data, host=remote.host, spi_i=header.spi_i, now=now
                 )
@@ -243,26 +225,22 @@ class IkeEndpoint:
     ) -> None:
         sa = IkeSa(
             self._context,
-            IkeSaId(next(self._handles)),
+            self._registry.new_handle(),
             initiator=False,
             spi_i=header.spi_i,
-            spi_r=self._new_spi(),
+            spi_r=self._registry.new_spi(),
             local=local,
             remote=remote,
             now=now,
         )
         ike_sa_init.answer(sa, offer, Inbound(header, data, contents, local=local, remote=remote))
-        victim = self._half_open.victim()
+        victim = self._registry.half_open.victim()
         if victim is not None:
             self._refuse(victim.remote, RefusalReason.HALF_OPEN_LIMIT, "too many half-open IKE SAs")
             victim.end(DownReason.FAILED, "", now, silent=True)
-            self._settle(victim)
-        sa.init_key = (remote, data)
-        sa.is_counted = True
-        self._first_requests[sa.init_key] = sa
-        self._by_handle[sa.handle] = self._by_spi[sa.spi_r] = sa
-        self._half_open.add(sa)
-        self._settle(sa)
+            self._registry.settle(victim)
+        self._registry.add_half_open(sa, (remote, data))
+        self._registry.settle(sa)
 
     def _answer_first_request(
         self, header: Header, notify: Notify, *, local: SocketAddress, remote: SocketAddress
@@ -294,36 +272,3 @@ class IkeEndpoint:
 
     def _refuse(self, remote: SocketAddress, reason: RefusalReason, error: object) -> None:
         self._context.events.append(PeerRefused(remote=remote, identity=None, reason=reason, message=str(error)))
-
-    # Bookkeeping
-
-    def _find(self, ike_sa: IkeSaId) -> IkeSa:
-        sa = self._by_handle.get(ike_sa)
-        if sa is None or sa.state in (State.HALF_OPEN, State.REJECTING):
-            raise UnknownIkeSa(f"no IKE SA {ike_sa}")
-        return sa
-
-    def _new_spi(self) -> bytes:
-        while (spi := self._context.entropy(8)) == NO_SPI or spi in self._by_spi:
-            pass
-        return spi
-
-    def _settle(self, sa: IkeSa) -> None:
-        """After anything was done with an IKE SA: files it where its state belongs, and sees to its next wake-up."""
-        if sa.init_key is not None and sa.state is not State.HALF_OPEN:
-            if sa.is_counted:
-                sa.is_counted = False
-                self._half_open.remove(sa, sa.init_key[0].host)
-            if sa.expires_at is None or sa.state is State.DEAD:
-                del self._first_requests[sa.init_key]
-                sa.init_key = None
-        if sa.state is State.DEAD:
-            self._by_handle.pop(sa.handle, None)
-            if sa.expires_at is None:
-                self._by_spi.pop(sa.our_spi, None)
-                sa.scheduled_at = None
-                return
-        due = sa.deadline()
-        if due is not None and (sa.scheduled_at is None or due < sa.scheduled_at):
-            sa.scheduled_at = due
-            heapq.heappush(self._wake_ups, (due, sa.handle, sa))

@@ -1,20 +1,19 @@
 """One IKE SA: its state, its two windows of one message each, and its CHILD SAs.
 
-The endpoint finds the IKE SA that a datagram is for and hands it over; the exchanges (`hauberk_ike.exchanges`) do what
-their messages mean. This module is what they have in common: message ids, retransmission, answers from memory, timers,
-and the ways to end (see `hauberk_ike.lifecycle`).
+The endpoint finds the IKE SA that a datagram is for and hands it over; the windows know whether it is a request's or an
+answer's turn; the exchanges (`hauberk_ike.exchanges`) do what messages mean. This module is what they have in common:
+what is known of the IKE SA and its peer, timers, and the ways to end (see `hauberk_ike.lifecycle`).
 """
 
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Sequence
 
+from hauberk_ike.answer_window import AnswerWindow
 from hauberk_ike.child_sa import ChildSa
 from hauberk_ike.config import PeerConfig
 from hauberk_ike.context import Context
 from hauberk_ike.datagram import Datagram, SocketAddress
 from hauberk_ike.error_notify import error_notify
-from hauberk_ike.errors import ExchangeRefused, MalformedMessage, ProtocolError, UnsupportedCritical
+from hauberk_ike.errors import ExchangeRefused, ProtocolError, UnsupportedCritical
 from hauberk_ike.events import (
     ChildSaDown,
     DownReason,
@@ -25,38 +24,24 @@ from hauberk_ike.events import (
     PeerRefused,
     RefusalReason,
 )
-from hauberk_ike.exchanges import create_child_sa, ike_auth, informational
-from hauberk_ike.exchanges.exchange import Exchange, Inbound
+from hauberk_ike.exchanges import informational
+from hauberk_ike.exchanges.exchange import Exchange
 from hauberk_ike.keys import IkeKeys
-from hauberk_ike.lifecycle import ANSWERED, TRANSITIONS, State, Step
+from hauberk_ike.lifecycle import TRANSITIONS, State, Step
 from hauberk_ike.numbers import ExchangeType
 from hauberk_ike.proposals import IkeProposal
 from hauberk_ike.protection import Protection
-from hauberk_ike.retransmission import Retransmission
-from hauberk_ike.wire.header import FLAG_INITIATOR, FLAG_RESPONSE, HEADER, NO_SPI, Header
-from hauberk_ike.wire.message import Contents, KnownPayload, build_message, parse_payloads
-
-Answer = Callable[["IkeSa", Inbound, float], Sequence[KnownPayload]]
-
-_ANSWERS: Final[dict[int, Answer]] = {
-    ExchangeType.IKE_AUTH: ike_auth.answer,
-    ExchangeType.CREATE_CHILD_SA: create_child_sa.answer,
-    ExchangeType.INFORMATIONAL: informational.answer,
-}
+from hauberk_ike.request_window import RequestWindow
+from hauberk_ike.wire.header import FLAG_RESPONSE, Header
+from hauberk_ike.wire.message import KnownPayload, build_message
 
 
 class IkeSa:
     """An IKE SA from its first message to its last. `spi_i` and `spi_r` are the header's, whoever we are."""
 
     __slots__ = (
-        "_expected_id",
-        "_last_answer",
-        "_last_request",
-        "_later",
-        "_next_id",
-        "_outstanding",
-        "_queue",
         "_reported_down",
+        "answers",
         "certificate_not_after",
         "certificate_serial",
         "children",
@@ -89,6 +74,7 @@ class IkeSa:
         "proposal",
         "protection",
         "remote",
+        "requests",
         "scheduled_at",
         "spi_i",
         "spi_r",
@@ -153,14 +139,8 @@ class IkeSa:
         """When a half-open one is given up, an established one's first request forgotten, a dead one's last answer."""
         self.scheduled_at: float | None = None
         """The earliest wake-up that the endpoint has on its list."""
-        self._next_id = 0
-        self._expected_id = 0 if initiator else 1
-        self._last_request = b""
-        self._last_answer = b""
-        self._outstanding: Retransmission | None = None
-        self._queue: deque[Exchange] = deque()
-        self._later: deque[Exchange] = deque()
-        """What was asked for before the IKE SA is established."""
+        self.requests = RequestWindow()
+        self.answers = AnswerWindow(expected_id=0 if initiator else 1)
         self._reported_down = not initiator  # a responder has nothing to report before IkeSaUp
 
     # What the endpoint calls
@@ -172,15 +152,14 @@ class IkeSa:
 
     def start(self, exchange: Exchange, now: float) -> None:
         """Does `exchange` as soon as the window is free."""
-        self._queue.append(exchange)
-        self.pump(now)
+        self.requests.add(self, exchange, now)
 
     def start_when_established(self, exchange: Exchange, now: float) -> None:
         """The same, but not before the peer is authenticated."""
         if self.state is State.ESTABLISHED:
             self.start(exchange, now)
         else:
-            self._later.append(exchange)
+            self.requests.add_later(exchange)
 
     def receive(self, header: Header, data: bytes, *, local: SocketAddress, remote: SocketAddress, now: float) -> None:
         """A message whose SPI is ours; everything else about it may be wrong."""
@@ -190,22 +169,23 @@ class IkeSa:
         if other != (self.spi_r if self.initiator else self.spi_i) and self.state is not State.INITIATING:
             return
         if not header.is_response:
-            self._receive_request(header, data, local=local, remote=remote, now=now)
+            self.answers.receive(self, header, data, local=local, remote=remote, now=now)
         elif self.state is State.INITIATING:
-            self._receive_init_answer(header, data, local=local, remote=remote, now=now)
+            self.requests.receive_init_answer(self, header, data, local=local, remote=remote, now=now)
         else:
-            self._receive_answer(header, data, local=local, remote=remote, now=now)
+            self.requests.receive_answer(self, header, data, local=local, remote=remote, now=now)
 
     def repeat_init_answer(self, *, local: SocketAddress, remote: SocketAddress) -> None:
         """The peer has sent its IKE_SA_INIT request again."""
         if self.state is State.HALF_OPEN:
-            self._send(self.init_answer, local=local, remote=remote)
+            self.send(self.init_answer, local=local, remote=remote)
 
     def deadline(self) -> float | None:
         """When `handle_timer` has something to do."""
         due = self.expires_at
-        if self._outstanding is not None:
-            due = self._outstanding.due if due is None else min(due, self._outstanding.due)
+        request = self.requests.due
+        if request is not None:
+            due = request if due is None else min(due, request)
         elif self.state is State.ESTABLISHED and self.peer.dpd_seconds > 0:
             liveness = self.last_heard + self.peer.dpd_seconds
             due = liveness if due is None else min(due, liveness)
@@ -215,13 +195,12 @@ class IkeSa:
         """Does what is due by now."""
         if self.expires_at is not None and now >= self.expires_at:
             self._expire(now)
-        if self._outstanding is not None and now >= self._outstanding.due:
-            if self._outstanding.again(now):
-                self._send(self._outstanding.data, local=self.local, remote=self.remote)
-            else:
+        request = self.requests.due
+        if request is not None and now >= request:
+            if not self.requests.handle_timer(self, now):
                 self._give_up(now)
         elif (
-            self._outstanding is None
+            request is None
             and self.state is State.ESTABLISHED
             and self.peer.dpd_seconds > 0
             and now >= self.last_heard + self.peer.dpd_seconds
@@ -273,8 +252,7 @@ class IkeSa:
                 nat_remote=self.nat_remote,
             )
         )
-        self._queue.extend(self._later)
-        self._later.clear()
+        self.requests.authenticated()
 
     def remove_child(self, spi_in: int, *, by_peer: bool) -> None:
         """Reports a CHILD SA down, if it is still there."""
@@ -298,7 +276,7 @@ class IkeSa:
             self.end(DownReason.DELETED, "deleted before it was established", now)
         elif self.state in (State.AUTHENTICATING, State.ESTABLISHED):
             # An IKE_AUTH on its way may still establish the IKE SA at the peer: its answer decides what is to delete.
-            self._drop_queue("the IKE SA is being deleted")
+            self.requests.drop_waiting(self, "the IKE SA is being deleted")
             if self.state is State.ESTABLISHED:
                 self.advance(Step.CLOSE)
             self.start(informational.DeleteIkeSa(), now)
@@ -306,14 +284,12 @@ class IkeSa:
     @property
     def is_closing(self) -> bool:
         """Whether its end was asked for, though it may not be sent yet."""
-        return self.state is State.CLOSING or any(
-            isinstance(exchange, informational.DeleteIkeSa) for exchange in self._queue
-        )
+        return self.state is State.CLOSING or self.requests.holds(informational.DeleteIkeSa)
 
     def reject(self, error: ProtocolError, now: float) -> None:
         """The peer broke the protocol, or is not who it should be: reports that, tells it, and listens no more."""
         self.advance(Step.REJECT)
-        self._drop_outstanding(str(error))
+        self.requests.drop(self, str(error))
         self._report_down(DownReason.FAILED, str(error), by_peer=False)
         self.start(informational.RejectIkeSa(error_notify(error)), now)
 
@@ -322,25 +298,12 @@ class IkeSa:
         if self.state is State.DEAD:
             return
         self.advance(Step.END)
-        self._drop_outstanding("" if silent else message)
+        self.requests.drop(self, "" if silent else message)
         if not silent:
             self._report_down(reason, message, by_peer=by_peer)
         self.children.clear()
-        lingers = bool(self._last_answer or (self.init_answer and not self.initiator)) and not silent
+        lingers = bool(self.answers.has_memory or (self.init_answer and not self.initiator)) and not silent
         self.expires_at = now + self.context.settings.answer_memory_seconds if lingers else None
-
-    def pump(self, now: float) -> None:
-        """Sends the next request if none is outstanding."""
-        while self._outstanding is None and self._queue and self.state is not State.DEAD:
-            exchange = self._queue.popleft()
-            payloads = exchange.build(self, now)
-            if payloads is not None:
-                self._send_request(exchange, payloads, now)
-
-    def resend_init(self, exchange: Exchange, payloads: Sequence[KnownPayload], now: float) -> None:
-        """Another IKE_SA_INIT request in place of the one outstanding, with its message id (section 2.6)."""
-        self._next_id = 0
-        self._send_request(exchange, payloads, now)
 
     def give_init_answer(
         self, payloads: Sequence[KnownPayload], *, local: SocketAddress, remote: SocketAddress
@@ -354,130 +317,24 @@ class IkeSa:
             message_id=0,
             payloads=payloads,
         )
-        self._send(self.init_answer, local=local, remote=remote)
+        self.send(self.init_answer, local=local, remote=remote)
 
-    # Requests of ours
-
-    def _send_request(self, exchange: Exchange, payloads: Sequence[KnownPayload], now: float) -> None:
-        message_id = self._next_id
-        self._next_id += 1
-        flags = FLAG_INITIATOR if self.initiator else 0
-        if exchange.kind is ExchangeType.IKE_SA_INIT:
-            data = self.init_request = build_message(
-                spi_i=self.spi_i,
-                spi_r=NO_SPI,
-                exchange_type=exchange.kind,
-                flags=flags,
-                message_id=message_id,
-                payloads=payloads,
-            )
-        else:
-            data = self.protection.seal(
-                spi_i=self.spi_i,
-                spi_r=self.spi_r,
-                exchange_type=exchange.kind,
-                flags=flags,
-                message_id=message_id,
-                payloads=payloads,
-            )
-        self._outstanding = Retransmission(exchange, message_id, data, self.context.settings, now=now)
-        self._send(data, local=self.local, remote=self.remote)
-
-    def _receive_init_answer(
-        self, header: Header, data: bytes, *, local: SocketAddress, remote: SocketAddress, now: float
-    ) -> None:
-        """Nothing here is authenticated: whatever is wrong is a hint, and the attempt goes on (section 2.21.1)."""
-        outstanding = self._outstanding
-        if outstanding is None or header.exchange_type != ExchangeType.IKE_SA_INIT or header.message_id != 0:
-            return
-        try:
-            contents = Contents(parse_payloads(header.next_payload, data, HEADER.size))
-            outstanding.exchange.process(self, Inbound(header, data, contents, local=local, remote=remote), now)
-        except ProtocolError as error:
-            self.hint = str(error)
-            return
-        if self.state is State.AUTHENTICATING:
-            self._outstanding = None
-            self.pump(now)
-
-    def _receive_answer(
-        self, header: Header, data: bytes, *, local: SocketAddress, remote: SocketAddress, now: float
-    ) -> None:
-        outstanding = self._outstanding
-        if (
-            outstanding is None
-            or header.message_id != outstanding.message_id
-            or header.exchange_type != outstanding.exchange.kind
-        ):
-            return
-        try:
-            first, chain = self.protection.open(header, data)
-        except ProtocolError:
-            return
-        self._outstanding = None
-        self.last_heard = now
-        try:
-            contents = Contents(parse_payloads(first, chain))
-            outstanding.exchange.process(self, Inbound(header, data, contents, local=local, remote=remote), now)
-        except ProtocolError as error:
-            outstanding.exchange.abandon(self, str(error))
-            if self.state in (State.REJECTING, State.DEAD):
-                self.end(DownReason.FAILED, str(error), now)
-            else:
-                self.reject(error, now)
-        self.pump(now)
-
-    # Requests of the peer
-
-    def _receive_request(
-        self, header: Header, data: bytes, *, local: SocketAddress, remote: SocketAddress, now: float
-    ) -> None:
-        if header.message_id == self._expected_id - 1 and self._last_answer:
-            # Only the very same request is answered again (section 2.1), so that this serves nobody else.
-            if data == self._last_request:
-                self._send(self._last_answer, local=local, remote=remote)
-            return
-        if header.message_id != self._expected_id or header.exchange_type not in ANSWERED[self.state]:
-            return
-        try:
-            first, chain = self.protection.open(header, data)
-        except ProtocolError:
-            return
-        self.last_heard = now
-        self._expected_id += 1
-        broken: ProtocolError | None = None
-        try:
-            contents = Contents(parse_payloads(first, chain))
-            message = Inbound(header, data, contents, local=local, remote=remote)
-            payloads = _ANSWERS[header.exchange_type](self, message, now)
-        except ProtocolError as error:
-            payloads = [error_notify(error)]
-            if header.exchange_type == ExchangeType.IKE_AUTH or isinstance(error, MalformedMessage):
-                broken = error
-        self._last_request = data
-        self._last_answer = self.protection.seal(
-            spi_i=self.spi_i,
-            spi_r=self.spi_r,
-            exchange_type=header.exchange_type,
-            flags=FLAG_RESPONSE | (FLAG_INITIATOR if self.initiator else 0),
-            message_id=header.message_id,
-            payloads=payloads,
-        )
-        self._send(self._last_answer, local=local, remote=remote)
+    def answered(self, broken: ProtocolError | None, remote: SocketAddress, now: float) -> None:
+        """The peer's request is answered; `broken` is why it was the last one, if it was (sections 2.21.2, 2.21.3)."""
         if broken is not None:
-            self._fail_request(broken, remote, now)
+            if self.state is State.HALF_OPEN:
+                self.refuse(remote, broken)
+                self.end(DownReason.FAILED, str(broken), now)
+            else:
+                self.end(DownReason.FAILED, f"the peer sent nonsense: {broken}", now)
         elif self.state is State.DEAD:
             # Ended while answering, by a DELETE: from now on this answer is what is remembered.
             self.expires_at = now + self.context.settings.answer_memory_seconds
-        self.pump(now)
+        self.requests.pump(self, now)
 
-    def _fail_request(self, error: ProtocolError, remote: SocketAddress, now: float) -> None:
-        """A request that an IKE SA does not survive (section 2.21.2 and 2.21.3)."""
-        if self.state is State.HALF_OPEN:
-            self.refuse(remote, error)
-            self.end(DownReason.FAILED, str(error), now)
-        else:
-            self.end(DownReason.FAILED, f"the peer sent nonsense: {error}", now)
+    def send(self, data: bytes, *, local: SocketAddress | None = None, remote: SocketAddress | None = None) -> None:
+        """Sends a message, on the IKE SA's addresses or on those that a request came with."""
+        self.context.outbox.append(Datagram(data=data, local=local or self.local, remote=remote or self.remote))
 
     def refuse(self, remote: SocketAddress, error: ProtocolError) -> None:
         """Reports that a peer, or a child that it asked for, was refused."""
@@ -531,17 +388,3 @@ class IkeSa:
             for spi_in in tuple(self.children):
                 self.remove_child(spi_in, by_peer=by_peer)
         self.context.events.append(IkeSaDown(ike_sa=self.handle, peer=self.peer, reason=reason, message=message))
-
-    def _drop_outstanding(self, reason: str) -> None:
-        outstanding, self._outstanding = self._outstanding, None
-        if outstanding is not None:
-            outstanding.exchange.abandon(self, reason)
-        self._drop_queue(reason)
-
-    def _drop_queue(self, reason: str) -> None:
-        for queue in (self._queue, self._later):
-            while queue:
-                queue.popleft().abandon(self, reason)
-
-    def _send(self, data: bytes, *, local: SocketAddress, remote: SocketAddress) -> None:
-        self.context.outbox.append(Datagram(data=data, local=local, remote=remote))

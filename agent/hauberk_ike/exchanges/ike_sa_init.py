@@ -119,7 +119,7 @@ class IkeSaInit:
                 NotifyType.NO_PROPOSAL_CHOSEN,
                 f"the peer answers with notify {error.type}" if error else "an answer without meaning",
             )
-        sa.resend_init(self, self.build(sa, now), now)
+        sa.requests.resend_init(sa, self, self.build(sa, now), now)
 
     def _count_retry(self, what: str) -> None:
         if self._retries == MAX_RETRIES:

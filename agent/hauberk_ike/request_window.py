@@ -1,0 +1,181 @@
+"""Our requests in one IKE SA: one on its way, the others wait (RFC 7296 sections 2.1 to 2.3).
+
+Our window is of one message, whatever a peer's SET_WINDOW_SIZE permits: it is the least that everybody takes, we never
+have more to say at once than can wait for an answer, and requests that overtake each other would collide with
+themselves (section 2.25). So the notify is neither sent nor kept.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hauberk_ike.datagram import SocketAddress
+from hauberk_ike.errors import ProtocolError
+from hauberk_ike.events import DownReason
+from hauberk_ike.exchanges.exchange import Exchange, Inbound
+from hauberk_ike.lifecycle import State
+from hauberk_ike.numbers import ExchangeType
+from hauberk_ike.retransmission import Retransmission
+from hauberk_ike.wire.header import FLAG_INITIATOR, HEADER, NO_SPI, Header
+from hauberk_ike.wire.message import Contents, KnownPayload, build_message, parse_payloads
+
+if TYPE_CHECKING:
+    from hauberk_ike.ike_sa import IkeSa
+
+
+class RequestWindow:
+    """What we ask. `sa` is in every method the IKE SA whose window it is."""
+
+    __slots__ = ("_later", "_next_id", "_outstanding", "_queue")
+
+    def __init__(self) -> None:
+        self._next_id = 0
+        self._outstanding: Retransmission | None = None
+        self._queue: list[Exchange] = []
+        self._later: list[Exchange] = []
+        """What was asked for before the IKE SA is established."""
+
+    @property
+    def current(self) -> Exchange | None:
+        """The exchange whose answer we are waiting for."""
+        return self._outstanding.exchange if self._outstanding is not None else None
+
+    @property
+    def due(self) -> float | None:
+        """When the request on its way is to be sent again, or given up."""
+        return self._outstanding.due if self._outstanding is not None else None
+
+    def holds(self, kind: type[Exchange]) -> bool:
+        """Whether an exchange of a kind waits for its turn."""
+        return any(isinstance(exchange, kind) for exchange in self._queue)
+
+    def add(self, sa: "IkeSa", exchange: Exchange, now: float) -> None:
+        """Does `exchange` as soon as the window is free."""
+        self._queue.append(exchange)
+        self.pump(sa, now)
+
+    def add_later(self, exchange: Exchange) -> None:
+        """Keeps `exchange` until the peer is authenticated."""
+        self._later.append(exchange)
+
+    def authenticated(self) -> None:
+        """What was asked for early has its turn."""
+        self._queue.extend(self._later)
+        self._later.clear()
+
+    def pump(self, sa: "IkeSa", now: float) -> None:
+        """Sends the next request if none is on its way."""
+        while self._outstanding is None and self._queue and sa.state is not State.DEAD:
+            exchange = self._queue.pop(0)
+            payloads = exchange.build(sa, now)
+            if payloads is not None:
+                self._send_request(sa, exchange, payloads, now)
+
+    def resend_init(self, sa: "IkeSa", exchange: Exchange, payloads: Sequence[KnownPayload], now: float) -> None:
+        """Another IKE_SA_INIT request in place of the one on its way, with its message id (section 2.6)."""
+        self._next_id = 0
+        self._send_request(sa, exchange, payloads, now)
+
+    def receive_init_answer(
+        self,
+        sa: "IkeSa",
+        header: Header,
+        data: bytes,
+        *,
+        local: SocketAddress,
+        remote: SocketAddress,
+        now: float,
+    ) -> None:
+        """Nothing here is authenticated: whatever is wrong is a hint, and the attempt goes on (section 2.21.1)."""
+        outstanding = self._outstanding
+        if outstanding is None or header.exchange_type != ExchangeType.IKE_SA_INIT or header.message_id != 0:
+            return
+        try:
+            contents = Contents(parse_payloads(header.next_payload, data, HEADER.size))
+            outstanding.exchange.process(sa, Inbound(header, data, contents, local=local, remote=remote), now)
+        except ProtocolError as error:
+            sa.hint = str(error)
+            return
+        if sa.state is State.AUTHENTICATING:
+            self._outstanding = None
+            self.pump(sa, now)
+
+    def receive_answer(
+        self,
+        sa: "IkeSa",
+        header: Header,
+        data: bytes,
+        *,
+        local: SocketAddress,
+        remote: SocketAddress,
+        now: float,
+    ) -> None:
+        """An answer under the IKE SA's keys, if it is one to what we asked."""
+        outstanding = self._outstanding
+        if (
+            outstanding is None
+            or header.message_id != outstanding.message_id
+            or header.exchange_type != outstanding.exchange.kind
+        ):
+            return
+        try:
+            first, chain = sa.protection.open(header, data)
+        except ProtocolError:
+            return
+        self._outstanding = None
+        sa.last_heard = now
+        try:
+            contents = Contents(parse_payloads(first, chain))
+            outstanding.exchange.process(sa, Inbound(header, data, contents, local=local, remote=remote), now)
+        except ProtocolError as error:
+            outstanding.exchange.abandon(sa, str(error))
+            if sa.state in (State.REJECTING, State.DEAD):
+                sa.end(DownReason.FAILED, str(error), now)
+            else:
+                sa.reject(error, now)
+        self.pump(sa, now)
+
+    def handle_timer(self, sa: "IkeSa", now: float) -> bool:
+        """At `due`: sends the request again. False: it was sent often enough, and nobody answers."""
+        outstanding = self._outstanding
+        if outstanding is None or not outstanding.again(now):
+            return outstanding is None
+        sa.send(outstanding.data)
+        return True
+
+    def drop(self, sa: "IkeSa", reason: str) -> None:
+        """Gives up everything, on its way or waiting."""
+        outstanding, self._outstanding = self._outstanding, None
+        if outstanding is not None:
+            outstanding.exchange.abandon(sa, reason)
+        self.drop_waiting(sa, reason)
+
+    def drop_waiting(self, sa: "IkeSa", reason: str) -> None:
+        """Gives up what was not sent yet."""
+        for queue in (self._queue, self._later):
+            while queue:
+                queue.pop(0).abandon(sa, reason)
+
+    def _send_request(self, sa: "IkeSa", exchange: Exchange, payloads: Sequence[KnownPayload], now: float) -> None:
+        message_id = self._next_id
+        self._next_id += 1
+        flags = FLAG_INITIATOR if sa.initiator else 0
+        if exchange.kind is ExchangeType.IKE_SA_INIT:
+            data = sa.init_request = build_message(
+                spi_i=sa.spi_i,
+                spi_r=NO_SPI,
+                exchange_type=exchange.kind,
+                flags=flags,
+                message_id=message_id,
+                payloads=payloads,
+            )
+        else:
+            data = sa.protection.seal(
+                spi_i=sa.spi_i,
+                spi_r=sa.spi_r,
+                exchange_type=exchange.kind,
+                flags=flags,
+                message_id=message_id,
+                payloads=payloads,
+            )
+        self._outstanding = Retransmission(exchange, message_id, data, sa.context.settings, now=now)
+        sa.send(data)
