@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.demo.claims import Claims
 from tests.demo.story import Story
+from tests.lab.errors import LabError
+
+COULD_NOT_RUN = 2
 
 _EXAMPLES = """examples:
   python -m tests.demo                 the whole story, about three minutes once the parts are built
@@ -39,7 +43,12 @@ def main() -> int:
         parser.error("--nodes must be from 2 to 8: two make a pair, and each node takes half a gigabyte")
     claims = Claims()
     with tempfile.TemporaryDirectory(prefix="hauberk-demo-") as scratch:
-        Story(claims, name=arguments.name, nodes=arguments.nodes, scratch=Path(scratch)).tell(keep=arguments.keep)
+        story = Story(claims, name=arguments.name, nodes=arguments.nodes, scratch=Path(scratch))
+        try:
+            story.tell(keep=arguments.keep)
+        except (LabError, subprocess.SubprocessError, TimeoutError) as error:
+            print(error.with_log_tail() if isinstance(error, LabError) else error, file=sys.stderr)
+            return COULD_NOT_RUN
     claims.write(arguments.figures)
     claims.progress(f"figures: {arguments.figures}")
     return claims.conclude()

@@ -16,7 +16,7 @@ from tests.deployment import EXAMPLES, Deployment
 from tests.ground import ground
 from tests.lab import image
 from tests.lab.capture import Capture
-from tests.lab.cluster import Lab
+from tests.lab.cluster import Lab, require_machine
 from tests.lab.judge import Verdict, judge
 from tests.lab.traffic import Traffic
 
@@ -39,7 +39,10 @@ class Story:
         self._lab: Lab | None = None
 
     def tell(self, *, keep: bool = False) -> None:
-        """All scenes; whatever happens, what was started is removed afterwards (unless keep)."""
+        """All scenes; whatever happens, what was started is removed afterwards (unless keep).
+
+        Errors: PreflightError before anything is started, other LabErrors, subprocess.SubprocessError, TimeoutError.
+        """
         try:
             lab = self._raise_cluster()
             deployment = self._install(lab)
@@ -57,6 +60,7 @@ class Story:
 
     def _raise_cluster(self) -> Lab:
         claims = self._claims
+        require_machine(self._name, nodes=self._count + 1)
         claims.progress("building what is not in the cache: kernel, Kubernetes, images (12 minutes the first time)")
         archives = [image.build(), image.build_tools()]
         claims.progress(f"starting a control plane and {self._count} nodes, each a Linux kernel of its own")

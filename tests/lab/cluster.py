@@ -64,6 +64,13 @@ def say(what: str) -> None:
     print(f"{datetime.datetime.now().astimezone():%H:%M:%S} {what}", file=sys.stderr, flush=True)
 
 
+def require_machine(name: str, *, nodes: int) -> None:
+    """What `Lab.up` asks first, for those who have images to build before it. Errors: PreflightError."""
+    preflight.require_root()
+    built = all(part.is_built() for part in (build.kernel_part(), build.kubernetes_part(), build.containerd_part()))
+    preflight.check(preflight.Machine.this(cache.directory()), lab=name, nodes=nodes, built=built)
+
+
 class Lab:
     """A lab that is up. Made by `up` or `attach`."""
 
@@ -94,10 +101,7 @@ class Lab:
             raise LabError(f"{name!r} is no name for a lab: small letters, digits and hyphens, at most 32")
         if not 1 <= nodes <= addresses.LAST_NUMBER - addresses.FIRST_NUMBER + 1:
             raise LabError(f"a lab has 1 to {addresses.LAST_NUMBER - addresses.FIRST_NUMBER + 1} nodes, not {nodes}")
-        preflight.require_root()
-        built = all(part.is_built() for part in (build.kernel_part(), build.kubernetes_part(), build.containerd_part()))
-        machine = preflight.Machine.this(cache.directory())
-        preflight.check(machine, lab=name, nodes=nodes, built=built)
+        require_machine(name, nodes=nodes)
         run_directory = state.run_directory(name)
         if run_directory.exists():
             raise LabError(

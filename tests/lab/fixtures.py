@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import image
-from tests.lab.cluster import Lab, take_down
+from tests.lab.cluster import Lab, require_machine, take_down
 
 NAME = "test"
 NODES = 3
@@ -21,6 +21,7 @@ def lab() -> Iterator[Lab]:
 
     What an interrupted run left is taken down first.
     """
+    require_machine(NAME, nodes=NODES)
     left = take_down(NAME)
     assert left == [], f"an earlier run of the tests left behind: {left}"
     shared = Lab.up(NAME, nodes=NODES, images=[image.build_tools(), image.build()])
