@@ -7,6 +7,9 @@ from datetime import datetime
 from hauberk_ike.config import Credentials, EndpointSettings, PeerPolicy
 from hauberk_ike.datagram import Datagram
 from hauberk_ike.events import Event
+from hauberk_ike.key_log import build_line
+from hauberk_ike.keys import IkeKeys
+from hauberk_ike.proposals import IkeProposal
 from hauberk_ike.registry import Registry
 from hauberk_ike.trust import TrustStore
 
@@ -14,7 +17,18 @@ from hauberk_ike.trust import TrustStore
 class Context:
     """Made by the endpoint, read by everything beneath it."""
 
-    __slots__ = ("credentials", "entropy", "events", "outbox", "policy", "registry", "settings", "trust", "wall_clock")
+    __slots__ = (
+        "credentials",
+        "entropy",
+        "events",
+        "key_log",
+        "outbox",
+        "policy",
+        "registry",
+        "settings",
+        "trust",
+        "wall_clock",
+    )
 
     def __init__(
         self,
@@ -24,12 +38,14 @@ class Context:
         entropy: Callable[[int], bytes],
         wall_clock: Callable[[], datetime],
         settings: EndpointSettings,
+        key_log: Callable[[str], None] | None,
     ) -> None:
         self.policy = policy
         self.entropy = entropy
         self.wall_clock = wall_clock
         self.settings = settings
         self.registry = Registry(settings, entropy)
+        self.key_log = key_log
         self.events: deque[Event] = deque()
         self.outbox: list[Datagram] = []
         self.use(credentials)
@@ -38,3 +54,8 @@ class Context:
         """Authenticate with these from now on."""
         self.credentials = credentials
         self.trust = TrustStore(credentials.roots)
+
+    def log_keys(self, proposal: IkeProposal, keys: IkeKeys, *, spi_i: bytes, spi_r: bytes) -> None:
+        """An IKE SA has its keys, or new ones: whoever asked for a key log (`hauberk_ike.key_log`) gets its line."""
+        if self.key_log is not None:
+            self.key_log(build_line(proposal, keys, spi_i=spi_i, spi_r=spi_r))

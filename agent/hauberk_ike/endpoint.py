@@ -48,8 +48,13 @@ class IkeEndpoint:
         entropy: Callable[[int], bytes],
         wall_clock: Callable[[], datetime],
         settings: EndpointSettings | None = None,
+        key_log: Callable[[str], None] | None = None,
     ) -> None:
-        """`entropy(n)` gives n unpredictable bytes; `wall_clock()` an aware datetime, for certificates' validity."""
+        """`entropy(n)` gives n unpredictable bytes; `wall_clock()` an aware datetime, for certificates' validity.
+
+        `key_log`, if given, is called with a line whenever an IKE SA has its keys (`hauberk_ike.key_log`): that gives
+        them all away, to whoever can read what it writes.
+        """
         self._settings = settings or EndpointSettings()
         self._context = Context(
             credentials=credentials,
@@ -57,6 +62,7 @@ class IkeEndpoint:
             entropy=entropy,
             wall_clock=wall_clock,
             settings=self._settings,
+            key_log=key_log,
         )
         self._registry = self._context.registry
         self._cookies = CookieJar(entropy, self._settings.cookie_secret_seconds)

@@ -143,6 +143,7 @@ def install_keys(sa: "IkeSa", proposal: IkeProposal, *, shared: bytes, spi_r: by
     sa.nonce_r = nonce_r
     sa.keys = derive_ike_keys(proposal, shared=shared, nonce_i=sa.nonce_i, nonce_r=nonce_r, spi_i=sa.spi_i, spi_r=spi_r)
     sa.protection = Protection(proposal, sa.keys, initiator=sa.initiator, entropy=sa.context.entropy)
+    sa.context.log_keys(proposal, sa.keys, spi_i=sa.spi_i, spi_r=spi_r)
 
 
 def learn(sa: "IkeSa", message: Inbound) -> None:

@@ -125,6 +125,7 @@ class Party:
         credentials: Credentials | None = None,
         settings: EndpointSettings | None = None,
         wall_clock: Callable[[], datetime] = lambda: TODAY,
+        key_log: Callable[[str], None] | None = None,
     ) -> None:
         self.identity = identity
         self.address = address(host)
@@ -135,6 +136,7 @@ class Party:
             entropy=random.Random(f"{identity} {seed}").randbytes,
             wall_clock=wall_clock,
             settings=settings,
+            key_log=key_log,
         )
         self.events: list[Event] = []
         self.kernel: dict[int, ChildSaUp] = {}
@@ -197,10 +199,18 @@ class Pair:
         seed: int = 1,
         initial_contact: bool = False,
         dpd_seconds: float = 10.0,
+        alice_key_log: Callable[[str], None] | None = None,
+        bob_key_log: Callable[[str], None] | None = None,
     ) -> None:
         self.now = 1000.0
         self.alice = Party(
-            ALICE, "192.0.2.1", credentials=alice_credentials, settings=settings, wall_clock=wall_clock, seed=seed
+            ALICE,
+            "192.0.2.1",
+            credentials=alice_credentials,
+            settings=settings,
+            wall_clock=wall_clock,
+            seed=seed,
+            key_log=alice_key_log,
         )
         self.bob = Party(
             BOB,
@@ -209,6 +219,7 @@ class Pair:
             settings=bob_settings or settings,
             wall_clock=wall_clock,
             seed=seed,
+            key_log=bob_key_log,
         )
         children = (child(),) if children is None else children
         self.alice_peer = PeerConfig(
