@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -19,6 +20,8 @@ from hauberk_diagnose.errors import Trouble
 
 if TYPE_CHECKING:
     from hauberk_diagnose.configuration import Configuration
+    from hauberk_diagnose.installation import Installation
+    from hauberk_xfrm import Xfrm
 
 _EXAMPLES: Final = """\
 examples:
@@ -173,6 +176,13 @@ def _add_run(command: argparse.ArgumentParser) -> None:
         metavar="COMMAND",
         help="carry this out once an IKE SA is up, may be repeated; the run ends after the last one",
     )
+    group.add_argument(
+        "--key-log",
+        type=Path,
+        metavar="FILE",
+        help="append the IKE SAs' keys, for decode and for Wireshark (as ikev2_decryption_table). Whoever reads it can"
+        " read all that these IKE SAs protect",
+    )
     group.add_argument("-o", "--output", choices=("text", "json"), default="text", help="default text")
 
 
@@ -201,34 +211,45 @@ def _respond(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, *, initiates: bool, stays: bool) -> int:
-    from hauberk_diagnose.installation import REQIDS, KernelInstallation, NoInstallation
+    from hauberk_diagnose.installation import NoInstallation
+    from hauberk_diagnose.key_log_file import KeyLogFile
     from hauberk_diagnose.report import Reporter
     from hauberk_diagnose.runner import Plan, Runner
     from hauberk_diagnose.sockets import Sockets
-    from hauberk_xfrm import PermissionDenied, Xfrm, XfrmError
+    from hauberk_xfrm import Xfrm
 
     configuration = _configuration(options)
     plan = Plan(initiates=initiates, stays=stays, commands=tuple(options.commands), seconds=options.seconds)
     reporter = Reporter(as_json=options.output == "json")
-    with Xfrm() as kernel:
-        try:
-            if options.install:
-                abilities = kernel.abilities()
-                in_use = {state.reqid for state in kernel.dump_states() if state.reqid in REQIDS}
-                installation = KernelInstallation(kernel, directions=abilities.sa_direction, reqids_in_use=in_use)
-            else:
-                installation = NoInstallation()
-        except PermissionDenied:
-            raise Trouble("--install needs CAP_NET_ADMIN: run this as root, or without --install") from None
-        except XfrmError as error:
-            raise Trouble(f"{error}; run this without --install, or on a kernel with XFRM and ESP") from None
-        sockets = Sockets(
-            configuration.local_addresses, port=configuration.port, bypass=options.install or os.geteuid() == 0
-        )
-        try:
-            return Runner(configuration, plan, sockets=sockets, installation=installation, reporter=reporter).run()
-        finally:
-            sockets.close()
+    with ExitStack() as stack:
+        kernel = stack.enter_context(Xfrm())
+        installation = _kernel_installation(kernel) if options.install else NoInstallation()
+        key_log = stack.enter_context(closing(KeyLogFile(options.key_log))) if options.key_log else None
+        bypass = options.install or os.geteuid() == 0
+        sockets = Sockets(configuration.local_addresses, port=configuration.port, bypass=bypass)
+        stack.callback(sockets.close)
+        return Runner(
+            configuration,
+            plan,
+            sockets=sockets,
+            installation=installation,
+            reporter=reporter,
+            key_log=key_log.write if key_log else None,
+        ).run()
+
+
+def _kernel_installation(kernel: Xfrm) -> Installation:
+    from hauberk_diagnose.installation import REQIDS, KernelInstallation
+    from hauberk_xfrm import PermissionDenied, XfrmError
+
+    try:
+        abilities = kernel.abilities()
+        in_use = {state.reqid for state in kernel.dump_states() if state.reqid in REQIDS}
+    except PermissionDenied:
+        raise Trouble("--install needs CAP_NET_ADMIN: run this as root, or without --install") from None
+    except XfrmError as error:
+        raise Trouble(f"{error}; run this without --install, or on a kernel with XFRM and ESP") from None
+    return KernelInstallation(kernel, directions=abilities.sa_direction, reqids_in_use=in_use)
 
 
 def _configuration(options: argparse.Namespace) -> Configuration:

@@ -108,6 +108,7 @@ class Runner:
         sockets: Sockets,
         installation: Installation,
         reporter: Reporter,
+        key_log: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
@@ -121,6 +122,7 @@ class Runner:
             entropy=os.urandom,
             wall_clock=lambda: datetime.now(UTC),
             settings=configuration.settings,
+            key_log=key_log,
         )
         self._control = Control(self._endpoint, configuration.peers, installation, reporter)
         self._configuration = configuration

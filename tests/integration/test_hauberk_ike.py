@@ -207,3 +207,20 @@ def test_installing_needs_privileges(pki: Path) -> None:
     )  # fmt: skip
     assert left.returncode == 1
     assert left.stderr == "hauberk-ike: --install needs CAP_NET_ADMIN: run this as root, or without --install\n"
+
+
+def test_the_key_log_is_for_its_owners_eyes(pki: Path, responder: Process, tmp_path: Path) -> None:
+    log = tmp_path / "keys"
+    left = initiate(pki, "--childless", "--key-log", str(log), "--command", "quit")
+    assert left.end() == 0
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert log.read_text().startswith(left.events("IkeSaUp")[0]["spi_i"])
+
+    log.chmod(0o640)
+    refused = subprocess.run(
+        [str(PROGRAM), "initiate", "--local", LEFT, "--remote", RIGHT, "--peer-identity", "right",
+         *credentials(pki, "left"), "--key-log", str(log)],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
+    )  # fmt: skip
+    assert refused.returncode == 1
+    assert f"chmod 600 {log}" in refused.stderr
