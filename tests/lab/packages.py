@@ -22,6 +22,7 @@ RUNNING = {
     "taskset": "util-linux",
     "setpriv": "util-linux",
     "tcpdump": "tcpdump",
+    "tshark": "tshark",
     "buildah": "buildah",
     "debootstrap": "debootstrap",
 }
