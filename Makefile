@@ -7,11 +7,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SECONDS ?= 600
 
-.PHONY: help setup demo test check format bench image lab requirements clean
+.PHONY: help setup demo test check format bench fuzz image lab requirements clean
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: $(STAMP) ## The virtual environment, with pinned and hashed dependencies
 
@@ -53,6 +54,10 @@ format: $(STAMP) ## Format the code and mend what the linter can
 bench: $(STAMP) ## Measure: IKEv2 handshakes and XFRM messages, against the other way of doing each
 	@$(BIN)/python -m benchmarks
 
+fuzz: $(STAMP) ## Look for bytes that do harm to IKEv2, for SECONDS (600); what was found before is in `make test`
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
 image: $(STAMP) ## The container image, from the Dockerfile, as an OCI archive
 	@$(BIN)/python -m tests.lab.image
 
@@ -60,7 +65,10 @@ requirements: $(STAMP) ## Pin the dependencies of pyproject.toml anew, with hash
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --universal --python-version 3.11 \
 	    --extra operator pyproject.toml --output-file requirements/runtime.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --universal --python-version 3.11 \
-	    --all-extras --constraints requirements/runtime.txt pyproject.toml --output-file requirements/dev.txt
+	    --extra operator --extra dev --constraints requirements/runtime.txt pyproject.toml --output-file requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --universal --python-version 3.11 \
+	    --extra operator --extra dev --extra fuzz --constraints requirements/dev.txt pyproject.toml \
+	    --output-file requirements/fuzz.txt
 	echo hatchling | $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --universal --python-version 3.11 \
 	    --constraints requirements/dev.txt - --output-file requirements/build.txt
 

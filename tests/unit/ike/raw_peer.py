@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from hauberk_ike import Credentials, Datagram, EspProposal, IkeProposal
@@ -15,11 +16,11 @@ from hauberk_ike.authentication import HASH_ALGORITHMS, sign, signed_octets
 from hauberk_ike.key_exchange import KeyPair, generate_key_pair
 from hauberk_ike.keys import IkeKeys, derive_ike_keys
 from hauberk_ike.negotiation import offer_esp, offer_ike
-from hauberk_ike.numbers import ExchangeType, HashAlgorithm, NotifyType
+from hauberk_ike.numbers import ExchangeType, HashAlgorithm, NotifyType, PayloadType
 from hauberk_ike.protection import Protection
 from hauberk_ike.vendor import HAUBERK
-from hauberk_ike.wire.header import FLAG_INITIATOR, FLAG_RESPONSE, NO_SPI, Header
-from hauberk_ike.wire.message import Contents, KnownPayload, build_message, parse_payloads
+from hauberk_ike.wire.header import FLAG_INITIATOR, FLAG_RESPONSE, HEADER, NO_SPI, VERSION, Header
+from hauberk_ike.wire.message import GENERIC, Contents, KnownPayload, build_message, parse_payloads
 from hauberk_ike.wire.payloads import (
     Authentication,
     CertificatePayload,
@@ -106,6 +107,16 @@ class RawPeer:
             message_id=message_id,
             payloads=payloads,
         )
+
+    def seal_chain(self, exchange: int, first: int, chain: bytes, *, message_id: int, flags: int) -> bytes:
+        """Encrypts a chain that no builder would build: a good peer's keys, a bad peer's mind. AES-GCM only."""
+        key = self.keys.sk_ei if self.initiator else self.keys.sk_er
+        length = GENERIC.size + 8 + len(chain) + 1 + 16
+        start = HEADER.pack(
+            self.spi_i, self.spi_r, PayloadType.SK, VERSION, exchange, flags, message_id, HEADER.size + length
+        ) + GENERIC.pack(first, 0, length)
+        iv = b"any  IV!"
+        return start + iv + AESGCM(key[:16]).encrypt(key[16:] + iv, chain + b"\0", start)
 
     def open(self, datagram: Datagram) -> Contents:
         """What is in an encrypted message of the target's."""

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hauberk_ike import EndpointSettings, IkeSaUp
 from hauberk_ike.numbers import ExchangeType
-from hauberk_ike.wire.header import HEADER, NO_SPI
+from hauberk_ike.wire.header import FLAG_INITIATOR, FLAG_RESPONSE, HEADER, NO_SPI
 from hauberk_ike.wire.message import GENERIC, KnownPayload
 from hauberk_ike.wire.payloads import Notify, VendorId
 from tests.unit.ike.party import ALICE, BOB, Pair, Party, address
@@ -82,18 +81,6 @@ def damaging(data: st.DataObject) -> Callable[[bytes], bytes]:
     return damage
 
 
-def seal_bytes(raw: RawPeer, exchange: int, first: int, chain: bytes, *, message_id: int, response: bool) -> bytes:
-    """Encrypts a chain that no builder would build: a good peer's keys, a bad peer's mind."""
-    key = raw.keys.sk_ei if raw.initiator else raw.keys.sk_er
-    length = GENERIC.size + 8 + len(chain) + 1 + 16
-    flags = (8 if raw.initiator else 0) | (32 if response else 0)
-    start = HEADER.pack(
-        raw.spi_i, raw.spi_r, 46, 0x20, exchange, flags, message_id, HEADER.size + length
-    ) + GENERIC.pack(first, 0, length)
-    iv = b"any  IV!"
-    return start + iv + AESGCM(key[:16]).encrypt(key[16:] + iv, chain + b"\0", start)
-
-
 chains = st.one_of(
     st.binary(max_size=120),
     st.lists(st.tuples(byte, byte, st.binary(max_size=30)), max_size=5).map(
@@ -117,7 +104,7 @@ def test_pitfall_4_an_authenticated_peer_may_say_anything(state: str, exchange: 
     raw.ask_init()
     if state == "established":
         raw.ask(ExchangeType.IKE_AUTH, raw.auth_payloads())
-    raw.send(seal_bytes(raw, exchange, first, chain, message_id=raw.message_id, response=False))
+    raw.send(raw.seal_chain(exchange, first, chain, message_id=raw.message_id, flags=FLAG_INITIATOR))
     assert not pair.bob.leaked
     pair.bob.endpoint.handle_timer(pair.now + 1000)
     pair.bob.drain()
@@ -130,7 +117,7 @@ def test_pitfall_8_a_responder_may_answer_anything_to_ike_auth(first: int, chain
     pair.initiate()
     raw = RawPeer(pair.alice, BOB, initiator=False, host="192.0.2.2")
     raw.give_init(raw.take_init())
-    raw.send(seal_bytes(raw, 35, first, chain, message_id=1, response=True))
+    raw.send(raw.seal_chain(35, first, chain, message_id=1, flags=FLAG_RESPONSE))
     assert not pair.alice.seen(IkeSaUp)
     assert not pair.alice.leaked
 

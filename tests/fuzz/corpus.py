@@ -1,0 +1,121 @@
+"""Where the fuzzer begins: scripts made from messages of our own, so that it need not find out what IKEv2 is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from random import Random
+from typing import Final
+
+from hauberk_ike.numbers import ExchangeType, NotifyType, PayloadType, Protocol
+from hauberk_ike.wire.header import FLAG_INITIATOR, FLAG_RESPONSE, HEADER, Header
+from hauberk_ike.wire.message import GENERIC, KnownPayload, build_payloads
+from hauberk_ike.wire.payloads import Delete, Nonce, Notify
+from tests.fuzz.endpoint import EXCHANGES, Deed, Scene, Situation
+from tests.fuzz.script import Writer
+from tests.unit.ike.raw_peer import RawPeer
+
+
+def seeds() -> Mapping[str, list[bytes]]:
+    """By target."""
+    return {"endpoint": list(_endpoint()), "parsers": list(_parsers())}
+
+
+def mutants(data: bytes, count: int, chance: Random) -> Iterator[bytes]:
+    """`count` damaged copies, whatever they do: bytes changed, cut out, doubled, put in, or taken to extremes."""
+    for _ in range(count):
+        mutant = bytearray(data)
+        for _ in range(chance.randint(1, 4)):
+            start = chance.randrange(len(mutant) + 1)
+            end = min(len(mutant), start + chance.choice((1, 1, 2, 4, 16)))
+            match chance.randrange(5):
+                case 0:
+                    mutant[start:end] = chance.randbytes(end - start)
+                case 1:
+                    del mutant[start:end]
+                case 2:
+                    mutant[start:start] = mutant[start:end]
+                case 3:
+                    mutant[start:end] = bytes((chance.choice((0, 1, 127, 128, 255)),)) * (end - start)
+                case _:
+                    mutant[start:start] = chance.randbytes(chance.randint(1, 8))
+        yield bytes(mutant)
+
+
+_CHILDREN: Final = ExchangeType.CREATE_CHILD_SA
+
+
+def _endpoint() -> Iterator[bytes]:
+    responders = (Situation.STRANGER, Situation.UNDER_LOAD, Situation.HALF_OPEN, Situation.ESTABLISHED_RESPONDER)
+    for situation in range(Situation.COUNT):
+        scene = Scene(situation)
+        peer = scene.peer
+        flags = FLAG_INITIATOR if situation in responders else 0
+        for message in scene.sent:
+            # As it is; once more; and after a while.
+            yield Writer().number(situation).number(Deed.BYTES).text(message).done()
+            again = Writer().number(situation)
+            for _ in range(2):
+                again.number(Deed.DAMAGED).number(0).number(0).number(0).number(0)
+            yield again.done()
+            yield Writer().number(situation).number(Deed.WAIT).number(200).number(Deed.BYTES).text(message).done()
+            header = Header.parse(message)
+            if header.exchange_type == ExchangeType.IKE_SA_INIT:
+                clear = Writer().number(situation).number(Deed.CLEAR).number(0).number(header.flags).number(0)
+                clear.number(int(not flags))
+                _write_chain(clear, header.next_payload, message[HEADER.size :])
+                yield clear.done()
+        if situation in Situation.WITH_KEYS:
+            for exchange, payloads in _conversation(peer):
+                for response in (0, FLAG_RESPONSE):
+                    for message_id in (0, 1, 2):
+                        yield _sealed(situation, exchange, payloads, message_id, flags | response)
+        for wish in range(4):
+            yield Writer().number(situation).number(Deed.WISH).number(wish).number(Deed.WAIT).number(255).done()
+
+
+def _conversation(peer: RawPeer) -> Iterable[tuple[ExchangeType, list[KnownPayload]]]:
+    """What a peer may come to say under encryption."""
+    nonce = Nonce(data=bytes(range(32)))
+    yield ExchangeType.IKE_AUTH, peer.auth_payloads()
+    yield ExchangeType.IKE_AUTH, [Notify(type=NotifyType.AUTHENTICATION_FAILED)]
+    yield _CHILDREN, [*peer.child_payloads(spi=0x6001), nonce]
+    yield (
+        _CHILDREN,
+        [Notify(type=NotifyType.REKEY_SA, protocol=Protocol.ESP, spi=bytes(4)), *peer.child_payloads(), nonce],
+    )
+    yield _CHILDREN, [Notify(type=NotifyType.NO_ADDITIONAL_SAS)]
+    yield _CHILDREN, [Notify(type=NotifyType.TEMPORARY_FAILURE)]
+    yield ExchangeType.INFORMATIONAL, []
+    yield ExchangeType.INFORMATIONAL, [Delete(protocol=Protocol.IKE, spi_size=0, spis=())]
+    yield ExchangeType.INFORMATIONAL, [Delete(protocol=Protocol.ESP, spi_size=4, spis=((0x5001).to_bytes(4),))]
+    yield ExchangeType.INFORMATIONAL, [Notify(type=NotifyType.INVALID_SYNTAX)]
+
+
+def _sealed(situation: int, exchange: int, payloads: list[KnownPayload], message_id: int, flags: int) -> bytes:
+    script = Writer().number(situation).number(Deed.SEALED_PAYLOADS)
+    _write_chain(script, *build_payloads(payloads))
+    return script.number(EXCHANGES.index(exchange)).number(message_id).number(flags).done()
+
+
+def _write_chain(script: Writer, first: int, chain: bytes) -> None:
+    payloads: list[tuple[int, bytes]] = []
+    kind, offset = first, 0
+    while kind:
+        following, _, length = GENERIC.unpack_from(chain, offset)
+        payloads.append((kind, chain[offset + GENERIC.size : offset + length]))
+        kind, offset = following, offset + length
+    script.number(len(payloads))
+    for kind, body in payloads:
+        script.number(kind).number(0).text(body)
+
+
+def _parsers() -> Iterator[bytes]:
+    for situation in (Situation.STRANGER, Situation.INITIATING):
+        for message in Scene(situation).sent:
+            yield bytes((Header.parse(message).next_payload,)) + message[HEADER.size :]
+    for situation in (Situation.HALF_OPEN, Situation.AUTHENTICATING):
+        for _, payloads in _conversation(Scene(situation).peer):
+            first, chain = build_payloads(payloads)
+            yield bytes((first,)) + chain
+    for kind in PayloadType:
+        yield bytes((kind,)) + GENERIC.pack(0, 0x80, GENERIC.size)
