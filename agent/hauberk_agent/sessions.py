@@ -44,6 +44,7 @@ from hauberk_ike import (
     IkeEndpoint,
     IkeSaDown,
     IkeSaId,
+    IkeSaMoved,
     IkeSaUp,
     IpAddress,
     PeerConfig,
@@ -115,6 +116,8 @@ class Sessions:
         self._pairs: dict[NodeUid, Pair] = {}
         self._uids: dict[str, NodeUid] = {}
         """By identity: names can come back with another node behind them."""
+        self._hosts: frozenset[IpAddress] = frozenset()
+        """All addresses of the peers."""
         self._links: dict[IkeSaId, NodeUid] = {}
         self._attempts: set[IkeSaId] = set()
         self._found: dict[ReqId, list[StateDump]] = {}
@@ -170,6 +173,7 @@ class Sessions:
                 self._begin(uid, spec)
             elif pair.spec != spec:
                 self._change(pair, spec)
+        self._hosts = frozenset(host for spec in specs.values() for host in spec.peer.place.addresses)
         self._wanted_once = True
 
     def forget_found(self) -> list[StateDump]:
@@ -251,6 +255,15 @@ class Sessions:
             raise Refused("AddressMismatch", f"{remote.host} is no address of {pair.name}")
         return pair.spec.config
 
+    def permit_address(self, peer: PeerConfig, remote: SocketAddress) -> None:
+        """A peer's addresses are its IPsecNode's, wherever it says it has gone."""
+        pair = self._pair_of(peer)
+        if pair is None or remote.host not in pair.spec.peer.place.addresses:
+            raise Refused("AddressMismatch", f"{remote.host} is no address of {peer.name}")
+
+    def is_known(self, host: IpAddress) -> bool:
+        return host in self._hosts
+
     def allocate_spi(self, child: ChildConfig, peer: PeerConfig) -> int:
         pair = self._pair_of(peer)
         if pair is None:
@@ -320,6 +333,8 @@ class Sessions:
         match event:
             case IkeSaUp():
                 self._ike_sa_up(event)
+            case IkeSaMoved():
+                self._ike_sa_moved(event)
             case ChildSaUp():
                 self._child_sa_up(event)
             case ChildSaDown():
@@ -355,6 +370,14 @@ class Sessions:
         # Until it has its child it is of no use; then this is taken back.
         link.lost_at = self._now
         self._service(pair)
+
+    def _ike_sa_moved(self, event: IkeSaMoved) -> None:
+        """A peer that is somewhere else: what stands between the old addresses is replaced."""
+        pair = self._pair_of_link(event.ike_sa)
+        if pair is not None and pair.current is not None and pair.current.ike_sa == event.ike_sa:
+            _log.info("%s: has moved to %s, replacing its SAs", pair.name, event.remote)
+            pair.rekey_at = self._now
+            self._service(pair)
 
     def _child_sa_up(self, event: ChildSaUp) -> None:
         pair = self._pair_of_link(event.ike_sa)

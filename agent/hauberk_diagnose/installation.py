@@ -185,7 +185,7 @@ class KernelInstallation:
         self._kernel.delete_state(destination=destination, spi=Spi(spi))
 
     def up(self, event: ChildSaUp) -> None:
-        local, remote = event.peer.local.host, event.peer.remote.host
+        local, remote = event.local, event.remote
         reqid = self._reqid(event.peer, event.label)
         mode = _MODES[event.mode]
         inbound = State(

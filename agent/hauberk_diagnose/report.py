@@ -23,6 +23,7 @@ from hauberk_ike import (
     Event,
     IkeSaDown,
     IkeSaInfo,
+    IkeSaMoved,
     IkeSaUp,
     PeerConfig,
     PeerRefused,
@@ -118,6 +119,9 @@ def sentence(event: Event) -> str:
                 f"IKE SA {event.ike_sa} up: {event.identity} at {event.peer.remote}, {event.proposal}, {who} initiated,"
                 f" SPIs {event.spi_i.hex()}_i {event.spi_r.hex()}_r{_nat(event)}"
             )
+        case IkeSaMoved():
+            way = "in UDP" if event.encapsulation is not None else "without UDP"
+            return f"IKE SA {event.ike_sa} moved: {event.remote} to {event.local}, ESP {way}"
         case ChildSaUp():
             return (
                 f"CHILD SA {event.label} up: {event.proposal}, {event.mode.value} mode,"

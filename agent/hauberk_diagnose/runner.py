@@ -36,6 +36,7 @@ from hauberk_ike import (
     IkeEndpoint,
     IkeSaDown,
     IkeSaUp,
+    IpAddress,
     PeerConfig,
     Refused,
     SocketAddress,
@@ -89,6 +90,13 @@ class _Policy:
                 remote = remote if peer.any_address else peer.config.remote
                 return replace(peer.config, identity=identity, remote=remote)
         raise Refused("UnknownPeer", f"no peer {identity} at {remote.host} in the configuration")
+
+    def permit_address(self, peer: PeerConfig, remote: SocketAddress) -> None:
+        if not any(each.any_address for each in self._peers if each.config.name == peer.name):
+            raise Refused("AddressMismatch", f"peer {peer.name} is to be at {peer.remote.host} alone")
+
+    def is_known(self, host: IpAddress) -> bool:
+        return any(peer.config.remote.host == host for peer in self._peers)
 
     def allocate_spi(self, child: ChildConfig, peer: PeerConfig) -> int:
         return self._installation.allocate(child, peer)

@@ -8,12 +8,14 @@ answer lets the initiator send.
 from hauberk_ike.config import (
     ChildConfig,
     Credentials,
+    Encapsulation,
     EndpointSettings,
     Mode,
     PeerConfig,
     PeerPolicy,
 )
-from hauberk_ike.datagram import Datagram, IpAddress, SocketAddress
+from hauberk_ike.datagram import Datagram, IpAddress, SocketAddress, parse_host
+from hauberk_ike.encapsulation import UdpEncapsulation
 from hauberk_ike.endpoint import IkeEndpoint
 from hauberk_ike.errors import ProposalError, Refused, SpiUnavailable, UnknownIkeSa
 from hauberk_ike.esp_key import EspKey
@@ -27,6 +29,7 @@ from hauberk_ike.events import (
     IkeSaDown,
     IkeSaId,
     IkeSaInfo,
+    IkeSaMoved,
     IkeSaUp,
     PeerRefused,
     RefusalReason,
@@ -44,6 +47,7 @@ __all__ = [
     "Credentials",
     "Datagram",
     "DownReason",
+    "Encapsulation",
     "EndpointSettings",
     "EsnId",
     "EspKey",
@@ -54,6 +58,7 @@ __all__ = [
     "IkeSaDown",
     "IkeSaId",
     "IkeSaInfo",
+    "IkeSaMoved",
     "IkeSaUp",
     "IpAddress",
     "Mode",
@@ -66,5 +71,7 @@ __all__ = [
     "SocketAddress",
     "SpiUnavailable",
     "TrafficSelector",
+    "UdpEncapsulation",
     "UnknownIkeSa",
+    "parse_host",
 ]

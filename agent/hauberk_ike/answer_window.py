@@ -57,7 +57,7 @@ class AnswerWindow:
             first, chain = sa.protection.open(header, data)
         except ProtocolError:
             return
-        sa.last_heard = now
+        sa.heard(local, remote, now)
         self._expected_id += 1
         broken: ProtocolError | None = None
         try:

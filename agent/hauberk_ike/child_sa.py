@@ -228,6 +228,9 @@ def _install(sa: "IkeSa", child: ChildSa, *, initiator: bool, nonce_i: bytes, no
             ts_local=child.ts_local,
             ts_remote=child.ts_remote,
             initiator=initiator,
+            local=sa.path.local.host,
+            remote=sa.path.remote.host,
+            encapsulation=sa.path.encapsulation,
         )
     )
 

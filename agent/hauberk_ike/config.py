@@ -10,7 +10,7 @@ from typing import Protocol
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hauberk_ike.datagram import SocketAddress
+from hauberk_ike.datagram import IpAddress, SocketAddress
 from hauberk_ike.proposals import EspProposal, IkeProposal
 from hauberk_ike.selectors import TrafficSelector
 
@@ -22,6 +22,17 @@ class Mode(Enum):
 
     TUNNEL = "tunnel"
     TRANSPORT = "transport"
+
+
+class Encapsulation(Enum):
+    """When ESP goes in UDP (RFC 3948)."""
+
+    AUTO = "auto"
+    """Where there is a NAT in between."""
+    ALWAYS = "always"
+    """Also where there is none: we say that we are behind one, as some networks pass no ESP."""
+    NEVER = "never"
+    """A NAT in between is an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +64,7 @@ class PeerConfig:
 
     `identity` is the ID_FQDN that it must prove. `initial_contact`: as initiator, tell the peer that we remember no SA
     with it (RFC 7296 section 2.4). With no `children` the IKE SA is set up alone, if the peer can (RFC 6023).
+    `mobike`: as responder, let the peer move to other addresses if the policy permits them (RFC 4555).
     """
 
     name: str
@@ -63,6 +75,8 @@ class PeerConfig:
     children: tuple[ChildConfig, ...]
     dpd_seconds: float = 10.0
     initial_contact: bool = False
+    encapsulation: Encapsulation = Encapsulation.AUTO
+    mobike: bool = False
 
     def __post_init__(self) -> None:
         if not self.ike_proposals:
@@ -123,6 +137,12 @@ class EndpointSettings:
     """How long the last answer is kept after an IKE SA's end, for retransmitted requests."""
     max_children: int = 64
     """CHILD SAs per IKE SA; NO_ADDITIONAL_SAS beyond."""
+    encapsulation_port: int = 4500
+    """The UDP port, here and at peers, where IKE has a marker before it because ESP comes there too (RFC 3948)."""
+    encapsulation: Encapsulation = Encapsulation.AUTO
+    """What a responder does before it knows the peer, and with it `PeerConfig.encapsulation`."""
+    keepalive_seconds: float = 20.0
+    """How often a NAT before us is reminded of its mapping (RFC 3948 section 4); 0: never."""
 
 
 class PeerPolicy(Protocol):
@@ -130,6 +150,14 @@ class PeerPolicy(Protocol):
 
     def authorize(self, identity: str, remote: SocketAddress) -> PeerConfig:
         """As responder: who `identity` is, once it is proved by certificate and signature. Raises Refused."""
+        ...
+
+    def permit_address(self, peer: PeerConfig, remote: SocketAddress) -> None:
+        """Whether an authenticated peer may go on from `remote`, another host than before. Raises Refused."""
+        ...
+
+    def is_known(self, host: IpAddress) -> bool:
+        """Whether a peer is expected at `host`. Under a flood such go before strangers; it lets nobody in."""
         ...
 
     def allocate_spi(self, child: ChildConfig, peer: PeerConfig) -> int:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from hauberk_ike.config import Credentials, EndpointSettings, PeerPolicy
-from hauberk_ike.datagram import Datagram
+from hauberk_ike.datagram import Datagram, SocketAddress
+from hauberk_ike.encapsulation import NON_ESP_MARKER
 from hauberk_ike.events import Event
 from hauberk_ike.key_log import build_line
 from hauberk_ike.keys import IkeKeys
@@ -49,6 +50,12 @@ class Context:
         self.events: deque[Event] = deque()
         self.outbox: list[Datagram] = []
         self.use(credentials)
+
+    def send(self, message: bytes, *, local: SocketAddress, remote: SocketAddress) -> None:
+        """Puts an IKE message into the outbox, with its marker on the encapsulation port."""
+        if local.port == self.settings.encapsulation_port:
+            message = NON_ESP_MARKER + message
+        self.outbox.append(Datagram(data=message, local=local, remote=remote))
 
     def use(self, credentials: Credentials) -> None:
         """Authenticate with these from now on."""

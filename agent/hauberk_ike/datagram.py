@@ -4,7 +4,8 @@ Used by every module that names an address, and by whoever owns the sockets.
 """
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 IpAddress = IPv4Address | IPv6Address
 
@@ -22,8 +23,24 @@ class SocketAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Datagram:
-    """A UDP payload to send from `local` to `remote`."""
+    """A UDP payload, as it is on the wire, to send from `local` (a port that we listen on) to `remote`."""
 
     data: bytes
     local: SocketAddress
     remote: SocketAddress
+
+
+# Peers come back, and an address takes microseconds to parse; strangers in any number fill no more than this.
+@lru_cache(maxsize=8192)
+def parse_host(text: str) -> IpAddress:
+    """A peer's address as a socket spells it. An IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2) is the IPv4 one.
+
+    Raises ValueError for what is no peer's: text that is no address, multicast, the unspecified address, and link-local
+    IPv6 addresses. Those mean nothing without their interface, which neither NAT detection nor an SA can name.
+    """
+    host = ip_address(text)
+    if host.version == 6 and host.ipv4_mapped is not None:
+        host = host.ipv4_mapped
+    if host.is_multicast or host.is_unspecified or (host.version == 6 and host.is_link_local):
+        raise ValueError(f"{host} is no address that a peer can have")
+    return host

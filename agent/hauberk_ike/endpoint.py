@@ -21,6 +21,7 @@ from hauberk_ike.config import ChildConfig, Credentials, EndpointSettings, PeerC
 from hauberk_ike.context import Context
 from hauberk_ike.cookie import CookieJar
 from hauberk_ike.datagram import Datagram, SocketAddress
+from hauberk_ike.encapsulation import unwrap
 from hauberk_ike.error_notify import error_notify
 from hauberk_ike.errors import ExchangeRefused, MalformedMessage, ProtocolError, UnknownIkeSa, UnsupportedCritical
 from hauberk_ike.events import DownReason, Event, IkeSaId, IkeSaInfo, PeerRefused, RefusalReason
@@ -32,6 +33,7 @@ from hauberk_ike.exchanges.informational import DeleteChildSa
 from hauberk_ike.ike_sa import IkeSa
 from hauberk_ike.lifecycle import State
 from hauberk_ike.numbers import ExchangeType, NotifyType
+from hauberk_ike.path import Path
 from hauberk_ike.wire.header import FLAG_RESPONSE, HEADER, NO_SPI, Header
 from hauberk_ike.wire.message import Contents, build_message, parse_payloads
 from hauberk_ike.wire.payloads import Nonce, Notify
@@ -71,6 +73,11 @@ class IkeEndpoint:
 
     def receive_datagram(self, data: bytes, *, local: SocketAddress, remote: SocketAddress, now: float) -> None:
         """Takes any bytes that arrived at `local` from `remote`. Raises nothing that they could cause."""
+        if local.port == self._settings.encapsulation_port:
+            message = unwrap(data)
+            if message is None:
+                return
+            data = message
         try:
             header = Header.parse(data)
         except MalformedMessage:
@@ -123,8 +130,7 @@ class IkeEndpoint:
             initiator=True,
             spi_i=self._registry.new_spi(),
             spi_r=NO_SPI,
-            local=peer.local,
-            remote=peer.remote,
+            path=Path(self._settings, peer.encapsulation, local=peer.local, remote=peer.remote),
             now=now,
         )
         sa.peer = peer
@@ -235,14 +241,13 @@ class IkeEndpoint:
             initiator=False,
             spi_i=header.spi_i,
             spi_r=self._registry.new_spi(),
-            local=local,
-            remote=remote,
+            path=Path(self._settings, self._settings.encapsulation, local=local, remote=remote),
             now=now,
         )
         ike_sa_init.answer(sa, offer, Inbound(header, data, contents, local=local, remote=remote))
         victim = self._registry.half_open.victim()
         if victim is not None:
-            self._refuse(victim.remote, RefusalReason.HALF_OPEN_LIMIT, "too many half-open IKE SAs")
+            self._refuse(victim.path.remote, RefusalReason.HALF_OPEN_LIMIT, "too many half-open IKE SAs")
             victim.end(DownReason.FAILED, "", now, silent=True)
             self._registry.settle(victim)
         self._registry.add_half_open(sa, (remote, data))
@@ -260,7 +265,7 @@ class IkeEndpoint:
             message_id=0,
             payloads=(notify,),
         )
-        self._context.outbox.append(Datagram(data=answer, local=local, remote=remote))
+        self._context.send(answer, local=local, remote=remote)
 
     def _answer_version(self, header: Header, *, local: SocketAddress, remote: SocketAddress) -> None:
         """INVALID_MAJOR_VERSION to a request of a later version (section 2.5); older ones are not ours to talk to."""
@@ -274,7 +279,7 @@ class IkeEndpoint:
             message_id=header.message_id,
             payloads=(Notify(type=NotifyType.INVALID_MAJOR_VERSION),),
         )
-        self._context.outbox.append(Datagram(data=answer, local=local, remote=remote))
+        self._context.send(answer, local=local, remote=remote)
 
     def _refuse(self, remote: SocketAddress, reason: RefusalReason, error: object) -> None:
         self._context.events.append(PeerRefused(remote=remote, identity=None, reason=reason, message=str(error)))

@@ -6,7 +6,8 @@ from enum import Enum, StrEnum
 from typing import NewType
 
 from hauberk_ike.config import Mode, PeerConfig
-from hauberk_ike.datagram import SocketAddress
+from hauberk_ike.datagram import IpAddress, SocketAddress
+from hauberk_ike.encapsulation import UdpEncapsulation
 from hauberk_ike.esp_key import EspKey
 from hauberk_ike.proposals import EspProposal
 from hauberk_ike.selectors import TrafficSelector
@@ -36,13 +37,15 @@ class RefusalReason(StrEnum):
     CERTIFICATE_INVALID = "CertificateInvalid"
     IDENTITY_MISMATCH = "IdentityMismatch"
     SIGNATURE_INVALID = "SignatureInvalid"
+    NAT_DETECTED = "NatDetected"
+    NOT_ENCAPSULATED = "NotEncapsulated"
     HALF_OPEN_LIMIT = "HalfOpenLimit"
     HALF_OPEN_TIMEOUT = "HalfOpenTimeout"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IkeSaUp:
-    """Both ends are authenticated. `nat_local`: a NAT is before us; `nat_remote`: before the peer (reported only)."""
+    """Both ends are authenticated. `nat_local`: a NAT is before us; `nat_remote`: before the peer."""
 
     ike_sa: IkeSaId
     peer: PeerConfig
@@ -60,7 +63,11 @@ class IkeSaUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSaUp:
-    """A CHILD SA is agreed on: install `spi_in` with `keys_in`, `spi_out` with `keys_out`."""
+    """A CHILD SA is agreed on: install `spi_in` with `keys_in`, `spi_out` with `keys_out`.
+
+    Between `local` and `remote`, which are the IKE SA's hosts now and not always those of `peer`; with `encapsulation`
+    in UDP.
+    """
 
     ike_sa: IkeSaId
     peer: PeerConfig
@@ -75,6 +82,9 @@ class ChildSaUp:
     ts_remote: tuple[TrafficSelector, ...]
     initiator: bool
     """Whether we asked for this CHILD SA."""
+    local: IpAddress
+    remote: IpAddress
+    encapsulation: UdpEncapsulation | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +108,17 @@ class ChildSaFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IkeSaMoved:
+    """An IKE SA's addresses or ports are others now: so are those of the states of all its CHILD SAs."""
+
+    ike_sa: IkeSaId
+    peer: PeerConfig
+    local: SocketAddress
+    remote: SocketAddress
+    encapsulation: UdpEncapsulation | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IkeSaDown:
     """An IKE SA (or our attempt at one) ended, and its handle with it."""
 
@@ -117,7 +138,7 @@ class PeerRefused:
     message: str
 
 
-Event = IkeSaUp | ChildSaUp | ChildSaDown | ChildSaFailed | IkeSaDown | PeerRefused
+Event = IkeSaUp | IkeSaMoved | ChildSaUp | ChildSaDown | ChildSaFailed | IkeSaDown | PeerRefused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +162,10 @@ class IkeSaInfo:
     peer: PeerConfig
     identity: str
     initiator: bool
+    local: SocketAddress
+    remote: SocketAddress
+    nat_local: bool
+    nat_remote: bool
     proposal: str
     certificate_serial: int
     certificate_not_after: datetime

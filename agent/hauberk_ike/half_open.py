@@ -43,7 +43,7 @@ class HalfOpenTable:
 
     def add(self, sa: "IkeSa") -> None:
         """Counts a new one."""
-        self._by_host.setdefault(sa.remote.host, deque()).append(sa)
+        self._by_host.setdefault(sa.path.remote.host, deque()).append(sa)
         self._total += 1
 
     def remove(self, sa: "IkeSa", host: IpAddress) -> None:

@@ -11,7 +11,7 @@ from hauberk_ike.answer_window import AnswerWindow
 from hauberk_ike.child_sa import ChildSa
 from hauberk_ike.config import PeerConfig
 from hauberk_ike.context import Context
-from hauberk_ike.datagram import Datagram, SocketAddress
+from hauberk_ike.datagram import SocketAddress
 from hauberk_ike.error_notify import error_notify
 from hauberk_ike.errors import ExchangeRefused, ProtocolError, UnsupportedCritical
 from hauberk_ike.events import (
@@ -29,6 +29,7 @@ from hauberk_ike.exchanges.exchange import Exchange
 from hauberk_ike.keys import IkeKeys
 from hauberk_ike.lifecycle import TRANSITIONS, State, Step
 from hauberk_ike.numbers import ExchangeType
+from hauberk_ike.path import Path, follow
 from hauberk_ike.proposals import IkeProposal
 from hauberk_ike.protection import Protection
 from hauberk_ike.request_window import RequestWindow
@@ -62,18 +63,15 @@ class IkeSa:
         "is_counted",
         "keys",
         "last_heard",
-        "local",
-        "nat_local",
-        "nat_remote",
         "nonce_i",
         "nonce_r",
+        "path",
         "peer",
         "peer_childless",
         "peer_hashes",
         "peer_is_hauberk",
         "proposal",
         "protection",
-        "remote",
         "requests",
         "scheduled_at",
         "spi_i",
@@ -94,8 +92,7 @@ class IkeSa:
         initiator: bool,
         spi_i: bytes,
         spi_r: bytes,
-        local: SocketAddress,
-        remote: SocketAddress,
+        path: Path,
         now: float,
     ) -> None:
         self.context = context
@@ -104,8 +101,7 @@ class IkeSa:
         self.state = State.INITIATING if initiator else State.HALF_OPEN
         self.spi_i = spi_i
         self.spi_r = spi_r
-        self.local = local
-        self.remote = remote
+        self.path = path
         self.nonce_i = b""
         self.nonce_r = b""
         self.init_request = b""
@@ -117,8 +113,6 @@ class IkeSa:
         self.peer_hashes: frozenset[int] = frozenset()
         self.peer_is_hauberk = False
         self.peer_childless = False
-        self.nat_local = False
-        self.nat_remote = False
         self.identity: str | None = None
         """The peer's, once it is proved."""
         self.claimed_identity: str | None = None
@@ -189,12 +183,17 @@ class IkeSa:
         elif self.state is State.ESTABLISHED and self.peer.dpd_seconds > 0:
             liveness = self.last_heard + self.peer.dpd_seconds
             due = liveness if due is None else min(due, liveness)
+        keepalive = self.path.keepalive_at
+        if keepalive is not None and self.is_up:
+            due = keepalive if due is None else min(due, keepalive)
         return due
 
     def handle_timer(self, now: float) -> None:
         """Does what is due by now."""
         if self.expires_at is not None and now >= self.expires_at:
             self._expire(now)
+        if self.is_up:
+            self.path.keep_alive(self.context, now)
         request = self.requests.due
         if request is not None and now >= request:
             if not self.requests.handle_timer(self, now):
@@ -214,6 +213,10 @@ class IkeSa:
             peer=self.peer,
             identity=self.identity or "",
             initiator=self.initiator,
+            local=self.path.local,
+            remote=self.path.remote,
+            nat_local=self.path.nat_local,
+            nat_remote=self.path.nat_remote,
             proposal=str(self.proposal),
             certificate_serial=self.certificate_serial,
             certificate_not_after=self.certificate_not_after,
@@ -232,6 +235,7 @@ class IkeSa:
     def established(self, *, initial_contact: bool, now: float) -> None:
         """The peer is authenticated: reports IkeSaUp."""
         self.advance(Step.AUTHENTICATED)
+        self.path.start_keepalives(self.context, now)
         self.established_at = self.last_heard = now
         self._reported_down = False
         # Until then the endpoint knows copies of the first request, which may still be on their way.
@@ -248,8 +252,8 @@ class IkeSa:
                 certificate_not_after=self.certificate_not_after,
                 spi_i=self.spi_i,
                 spi_r=self.spi_r,
-                nat_local=self.nat_local,
-                nat_remote=self.nat_remote,
+                nat_local=self.path.nat_local,
+                nat_remote=self.path.nat_remote,
             )
         )
         self.requests.authenticated()
@@ -280,6 +284,11 @@ class IkeSa:
             if self.state is State.ESTABLISHED:
                 self.advance(Step.CLOSE)
             self.start(informational.DeleteIkeSa(), now)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the peer is authenticated, and its requests are answered."""
+        return self.state is State.ESTABLISHED or self.state is State.CLOSING
 
     @property
     def is_closing(self) -> bool:
@@ -319,6 +328,12 @@ class IkeSa:
         )
         self.send(self.init_answer, local=local, remote=remote)
 
+    def heard(self, local: SocketAddress, remote: SocketAddress, now: float) -> None:
+        """An authentic and new message has come."""
+        self.last_heard = now
+        if remote != self.path.remote and self.is_up:
+            follow(self, local=local, remote=remote, now=now)
+
     def answered(self, broken: ProtocolError | None, remote: SocketAddress, now: float) -> None:
         """The peer's request is answered; `broken` is why it was the last one, if it was (sections 2.21.2, 2.21.3)."""
         if broken is not None:
@@ -334,7 +349,7 @@ class IkeSa:
 
     def send(self, data: bytes, *, local: SocketAddress | None = None, remote: SocketAddress | None = None) -> None:
         """Sends a message, on the IKE SA's addresses or on those that a request came with."""
-        self.context.outbox.append(Datagram(data=data, local=local or self.local, remote=remote or self.remote))
+        self.context.send(data, local=local or self.path.local, remote=remote or self.path.remote)
 
     def refuse(self, remote: SocketAddress, error: ProtocolError) -> None:
         """Reports that a peer, or a child that it asked for, was refused."""
@@ -357,7 +372,7 @@ class IkeSa:
         if self.state is State.HALF_OPEN:
             self.context.events.append(
                 PeerRefused(
-                    remote=self.remote,
+                    remote=self.path.remote,
                     identity=None,
                     reason=RefusalReason.HALF_OPEN_TIMEOUT,
                     message="no IKE_AUTH came in time",

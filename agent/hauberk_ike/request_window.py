@@ -122,7 +122,7 @@ class RequestWindow:
         except ProtocolError:
             return
         self._outstanding = None
-        sa.last_heard = now
+        sa.heard(local, remote, now)
         try:
             contents = Contents(parse_payloads(first, chain))
             outstanding.exchange.process(sa, Inbound(header, data, contents, local=local, remote=remote), now)

@@ -164,6 +164,7 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
         raise _refusal(RefusalReason.IDENTITY_MISMATCH, f"the policy knows {name} by another identity")
     if not permits_ike(peer.ike_proposals, sa.proposal):
         raise _refusal(RefusalReason.NO_PROPOSAL_CHOSEN, f"{sa.proposal} is not what this peer is to use")
+    sa.path.settle_responder(peer, local=message.local, remote=message.remote)
     proof = authentication.sign(
         credentials.private_key,
         authentication.signed_octets(
@@ -172,7 +173,6 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
         sa.peer_hashes,
     )
     sa.peer = peer
-    sa.local, sa.remote = message.local, message.remote
     _authenticated(sa, name, leaf)
     sa.established(initial_contact=_initial_contact(contents), now=now)
     payloads: list[KnownPayload] = [ours, *_certificates(credentials), proof]

@@ -13,7 +13,7 @@ from hauberk_ike.exchanges.ike_auth import IkeAuth
 from hauberk_ike.key_exchange import KeyPair, check_public_value, generate_key_pair, respond
 from hauberk_ike.keys import derive_ike_keys
 from hauberk_ike.lifecycle import Step
-from hauberk_ike.nat import build_notifies, evaluate
+from hauberk_ike.nat import DETECTION_LENGTH, Detection, build_notifies, detect
 from hauberk_ike.numbers import ExchangeType, NotifyType
 from hauberk_ike.proposals import IkeProposal
 from hauberk_ike.protection import Protection
@@ -58,7 +58,7 @@ class IkeSaInit:
             negotiation.offer_ike(self._peer.ike_proposals),
             KeyExchangePayload(method=self._method.transform_id, data=self._key_pair.public),
             Nonce(data=sa.nonce_i),
-            *build_notifies(sa.spi_i, NO_SPI, local=sa.local, remote=sa.remote),
+            *_nat_notifies(sa, NO_SPI),
             Notify(type=NotifyType.SIGNATURE_HASH_ALGORITHMS, data=HASH_ALGORITHMS),
             vendor.HAUBERK,
         )
@@ -82,6 +82,8 @@ class IkeSaInit:
             raise MalformedMessage("the answer's key exchange is not the one that was asked for")
         if message.header.spi_r == sa.spi_i or nonce == sa.nonce_i or public.data == key_pair.public:
             raise MalformedMessage("our own SPI, nonce or key came back")
+        found = _detect_nat(message)
+        sa.path.check_initiator(found)
         install_keys(
             sa,
             proposal,
@@ -91,6 +93,7 @@ class IkeSaInit:
         )
         sa.init_answer = message.data
         learn(sa, message)
+        sa.path.learn_initiator(found)
         sa.advance(Step.KEYS_AGREED)
         sa.start(IkeAuth(self._peer), now)
 
@@ -149,14 +152,21 @@ def install_keys(sa: "IkeSa", proposal: IkeProposal, *, shared: bytes, spi_r: by
 def learn(sa: "IkeSa", message: Inbound) -> None:
     """Both sides: what the peer's notifies and Vendor IDs say about it."""
     contents = message.contents
-    header = message.header
     hashes = contents.notify(NotifyType.SIGNATURE_HASH_ALGORITHMS)
     sa.peer_hashes = parse_hash_algorithms(hashes.data) if hashes is not None else frozenset()
     sa.peer_is_hauberk = vendor.is_hauberk(contents)
     sa.peer_childless = contents.notify(NotifyType.CHILDLESS_IKEV2_SUPPORTED) is not None
-    sa.nat_local, sa.nat_remote = evaluate(
-        contents, header.spi_i, header.spi_r, local=message.local, remote=message.remote
-    )
+
+
+def _nat_notifies(sa: "IkeSa", spi_r: bytes) -> tuple[Notify, Notify]:
+    """Where we are, or something else if the peer is to believe that a NAT is before us."""
+    source = sa.context.entropy(DETECTION_LENGTH) if sa.path.is_forced else b""
+    return build_notifies(sa.spi_i, spi_r, local=sa.path.local, remote=sa.path.remote, source=source)
+
+
+def _detect_nat(message: Inbound) -> Detection:
+    header = message.header
+    return detect(message.contents, header.spi_i, header.spi_r, local=message.local, remote=message.remote)
 
 
 class InitOffer:
@@ -190,12 +200,13 @@ def answer(sa: "IkeSa", offer: InitOffer, message: Inbound) -> None:
     install_keys(sa, offer.proposal, shared=shared, spi_r=sa.spi_r, nonce_r=nonce_r)
     sa.init_request = message.data
     learn(sa, message)
+    sa.path.learn(_detect_nat(message))
     sa.give_init_answer(
         (
             offer.answer,
             KeyExchangePayload(method=offer.proposal.key_exchange[0].transform_id, data=public),
             Nonce(data=nonce_r),
-            *build_notifies(sa.spi_i, sa.spi_r, local=message.local, remote=message.remote),
+            *_nat_notifies(sa, sa.spi_r),
             Notify(type=NotifyType.SIGNATURE_HASH_ALGORITHMS, data=HASH_ALGORITHMS),
             Notify(type=NotifyType.CHILDLESS_IKEV2_SUPPORTED),
             sa.context.trust.request,

@@ -40,6 +40,9 @@ def agreed(spi_in: int, config: ChildConfig = PEER.children[0], *, spi_out: int 
         ts_local=config.ts_local,
         ts_remote=config.ts_remote,
         initiator=True,
+        local=PEER.local.host,
+        remote=PEER.remote.host,
+        encapsulation=None,
     )
 
 

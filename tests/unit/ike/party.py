@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, ip_address
 from typing import TypeVar
 
 from hauberk_ike import (
@@ -27,6 +27,7 @@ from hauberk_ike import (
     IkeProposal,
     IkeSaId,
     IkeSaUp,
+    IpAddress,
     Mode,
     PeerConfig,
     Refused,
@@ -55,7 +56,7 @@ def mesh_credentials(identity: str) -> Credentials:
 
 
 def address(host: str, port: int = 500) -> SocketAddress:
-    return SocketAddress(host=IPv4Address(host), port=port)
+    return SocketAddress(host=ip_address(host), port=port)
 
 
 def selector(network: str, **ports: int) -> TrafficSelector:
@@ -92,6 +93,8 @@ class Policy:
         self.peers: dict[str, PeerConfig] = {}
         self.allocated: set[int] = set()
         self.authorized: list[tuple[str, SocketAddress]] = []
+        self.forbidden: set[IpAddress] = set()
+        """Where no peer may move to."""
         self.spis_left = 1_000_000
         self._next_spi = first_spi
 
@@ -100,6 +103,13 @@ class Policy:
         if identity not in self.peers:
             raise Refused("UnknownNode", f"{identity} is no node of the mesh")
         return self.peers[identity]
+
+    def permit_address(self, peer: PeerConfig, remote: SocketAddress) -> None:
+        if remote.host in self.forbidden:
+            raise Refused("AddressMismatch", f"{remote.host} is not for {peer.name}")
+
+    def is_known(self, host: IpAddress) -> bool:
+        return any(peer.remote.host == host for peer in self.peers.values())
 
     def allocate_spi(self, child: ChildConfig, peer: PeerConfig) -> int:
         if self.spis_left <= 0:
@@ -199,13 +209,14 @@ class Pair:
         seed: int = 1,
         initial_contact: bool = False,
         dpd_seconds: float = 10.0,
+        hosts: tuple[str, str] = ("192.0.2.1", "192.0.2.2"),
         alice_key_log: Callable[[str], None] | None = None,
         bob_key_log: Callable[[str], None] | None = None,
     ) -> None:
         self.now = 1000.0
         self.alice = Party(
             ALICE,
-            "192.0.2.1",
+            hosts[0],
             credentials=alice_credentials,
             settings=settings,
             wall_clock=wall_clock,
@@ -214,7 +225,7 @@ class Pair:
         )
         self.bob = Party(
             BOB,
-            "192.0.2.2",
+            hosts[1],
             credentials=bob_credentials,
             settings=bob_settings or settings,
             wall_clock=wall_clock,
@@ -259,8 +270,12 @@ class Pair:
     def _hand_over(self, sender: Party, receiver: Party, tamper: Tamper) -> Datagram:
         datagrams = sender.take(self.now)
         assert len(datagrams) == 1, f"{sender.identity} sends {len(datagrams)} datagrams; events: {sender.events}"
-        receiver.receive(replace(datagrams[0], data=tamper(datagrams[0].data)), self.now)
+        self.carry(receiver, replace(datagrams[0], data=tamper(datagrams[0].data)))
         return datagrams[0]
+
+    def carry(self, receiver: Party, datagram: Datagram) -> None:
+        """The network between the two."""
+        receiver.receive(datagram, self.now)
 
     def lose(self, sender: Party) -> Datagram:
         """Takes the one datagram that `sender` sends, and loses it."""
@@ -305,7 +320,7 @@ class Pair:
             if not sent:
                 return
             for receiver, datagram in sent:
-                receiver.receive(datagram, self.now)
+                self.carry(receiver, datagram)
         raise AssertionError(f"still talking after {messages} messages")
 
 

@@ -11,7 +11,7 @@ from hauberk_ike.wire.header import NO_SPI, Header
 from hauberk_ike.wire.message import Contents, parse_payloads
 from hauberk_ike.wire.payloads import KeyExchangePayload, Nonce, Notify
 from hauberk_ike.wire.security_association import Proposal, SecurityAssociation, Transform
-from tests.unit.ike.party import ALICE, BOB, Pair, address, agree
+from tests.unit.ike.party import ALICE, BOB, Pair, agree
 from tests.unit.ike.raw_peer import DEFAULT, RawPeer
 
 
@@ -377,29 +377,6 @@ def test_pitfall_5_only_a_proper_first_request_makes_state(flags: int, message_i
     changed = request[:18] + bytes((exchange, flags)) + message_id.to_bytes(4) + request[24:]
     assert raw.send(changed) == []
     assert pair.bob.endpoint.get_timer() is None
-
-
-def test_nat_detection_finds_a_translated_address() -> None:
-    pair = Pair()
-    pair.initiate()
-    nat = address("198.51.100.7", 4711)
-
-    def through_nat(times: int) -> None:
-        for _ in range(times):
-            (request,) = pair.alice.take(pair.now)
-            pair.bob.endpoint.receive_datagram(request.data, local=pair.bob.address, remote=nat, now=pair.now)
-            (answer,) = pair.bob.take(pair.now)
-            assert answer.remote == nat
-            pair.alice.endpoint.receive_datagram(
-                answer.data, local=pair.alice.address, remote=pair.bob.address, now=pair.now
-            )
-
-    through_nat(2)  # --> <-- IKE_SA_INIT, --> <-- IKE_AUTH
-    assert pair.bob.one(IkeSaUp).nat_remote
-    assert not pair.bob.one(IkeSaUp).nat_local
-    assert pair.alice.one(IkeSaUp).nat_local
-    assert not pair.alice.one(IkeSaUp).nat_remote
-    assert pair.bob.policy.authorized == [(ALICE, nat)]
 
 
 def test_signature_hash_algorithms_are_sent_both_ways() -> None:
