@@ -27,6 +27,7 @@ from hauberk_agent.statefile import create_exclusively, read_if_present, write_a
 from hauberk_api.certificate import build_request, dns_names, fingerprint, node_dns_names
 from hauberk_api.names import NodeName, NodeUid
 from hauberk_ike import Credentials
+from hauberk_ike import Identity as IkeIdentity
 
 _log = logging.getLogger("hauberk.identity")
 
@@ -68,7 +69,10 @@ class Identity:
     def credentials(self, roots: Sequence[x509.Certificate]) -> Credentials:
         """As the IKE endpoint takes it. Raises ValueError if it can't be used."""
         return Credentials(
-            identity=self.names[0], private_key=self.key, certificate_chain=self.chain, roots=tuple(roots)
+            identity=IkeIdentity.fqdn(self.names[0]),
+            private_key=self.key,
+            certificate_chain=self.chain,
+            roots=tuple(roots),
         )
 
 

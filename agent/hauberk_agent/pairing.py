@@ -17,6 +17,7 @@ from hauberk_api.names import NodeUid, TunnelUid
 from hauberk_ike import (
     ChildConfig,
     EspProposal,
+    Identity,
     IkeProposal,
     Mode,
     PeerConfig,
@@ -49,7 +50,7 @@ def _spec(roster: Roster, peer: Peer, reqid: ReqId, port: int) -> PairSpec:
     )
     config = PeerConfig(
         name=peer.place.name,
-        identity=peer.identity,
+        identity=Identity.fqdn(peer.identity),
         local=SocketAddress(host=peer.local, port=port),
         remote=SocketAddress(host=peer.remote, port=port),
         ike_proposals=_ike_proposals(tunnel.ike.proposals),

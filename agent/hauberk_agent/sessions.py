@@ -41,6 +41,7 @@ from hauberk_ike import (
     DownReason,
     EndpointSettings,
     Event,
+    Identity,
     IkeEndpoint,
     IkeSaDown,
     IkeSaId,
@@ -114,7 +115,7 @@ class Sessions:
         self._max_attempts = max_attempts
         self._endpoint: IkeEndpoint | None = None
         self._pairs: dict[NodeUid, Pair] = {}
-        self._uids: dict[str, NodeUid] = {}
+        self._uids: dict[Identity, NodeUid] = {}
         """By identity: names can come back with another node behind them."""
         self._hosts: frozenset[IpAddress] = frozenset()
         """All addresses of the peers."""
@@ -245,10 +246,14 @@ class Sessions:
 
     # hauberk_ike.PeerPolicy
 
-    def authorize(self, identity: str, remote: SocketAddress) -> PeerConfig:
+    def find(self, identity: Identity, remote: SocketAddress) -> PeerConfig | None:
+        """Whom somebody claims to be, if it is a peer that is wanted."""
+        pair = self._pair_named(identity)
+        return pair.spec.config if pair is not None else None
+
+    def authorize(self, identity: Identity, remote: SocketAddress) -> PeerConfig:
         """Admits a peer that is wanted, from one of its own addresses. The certificate alone admits nobody."""
-        uid = self._uids.get(identity)
-        pair = self._pairs.get(uid) if uid is not None else None
+        pair = self._pair_named(identity)
         if pair is None:
             raise Refused("UnknownPeer", f"{identity} is no peer of this node")
         if remote.host not in pair.spec.peer.place.addresses:
@@ -263,6 +268,10 @@ class Sessions:
 
     def is_known(self, host: IpAddress) -> bool:
         return host in self._hosts
+
+    def _pair_named(self, identity: Identity) -> Pair | None:
+        uid = self._uids.get(identity)
+        return self._pairs.get(uid) if uid is not None else None
 
     def allocate_spi(self, child: ChildConfig, peer: PeerConfig) -> int:
         pair = self._pair_of(peer)

@@ -17,6 +17,7 @@ from hauberk_ike import (
     Credentials,
     EndpointSettings,
     EspProposal,
+    Identity,
     IkeProposal,
     IpAddress,
     Mode,
@@ -96,7 +97,7 @@ def build_peer(wish: PeerWish, *, port: int, remote_port: int) -> Peer:
     try:
         config = PeerConfig(
             name=wish.name,
-            identity=wish.identity,
+            identity=Identity.parse(wish.identity),
             local=SocketAddress(host=local, port=port),
             remote=SocketAddress(host=remote, port=remote_port),
             ike_proposals=tuple(map(IkeProposal.parse, wish.ike)),

@@ -9,14 +9,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
 
 from hauberk_diagnose.errors import Trouble
-from hauberk_ike import Credentials
+from hauberk_ike import Credentials, Identity
 
 
 def read_credentials(identity: str, *, certificate: Path, key: Path, authorities: Path) -> Credentials:
     """Our own certificate with its intermediates, its key, and the roots that we trust. Raises Trouble."""
     try:
         return Credentials(
-            identity=identity,
+            identity=Identity.parse(identity),
             private_key=_read_key(key),
             certificate_chain=_read_certificates(certificate),
             roots=_read_certificates(authorities),

@@ -33,6 +33,7 @@ from hauberk_ike import (
     ChildSaUp,
     DownReason,
     Event,
+    Identity,
     IkeEndpoint,
     IkeSaDown,
     IkeSaUp,
@@ -82,14 +83,20 @@ class _Policy:
         self._peers = configuration.peers
         self._installation = installation
 
-    def authorize(self, identity: str, remote: SocketAddress) -> PeerConfig:
+    def find(self, identity: Identity, remote: SocketAddress) -> PeerConfig | None:
         for peer in self._peers:
             fits = peer.any_identity or peer.config.identity == identity
             if fits and (peer.any_address or peer.config.remote.host == remote.host):
                 # Only a peer that may come from anywhere is taken at the address that it speaks from.
                 remote = remote if peer.any_address else peer.config.remote
                 return replace(peer.config, identity=identity, remote=remote)
-        raise Refused("UnknownPeer", f"no peer {identity} at {remote.host} in the configuration")
+        return None
+
+    def authorize(self, identity: Identity, remote: SocketAddress) -> PeerConfig:
+        peer = self.find(identity, remote)
+        if peer is None:
+            raise Refused("UnknownPeer", f"no peer {identity} at {remote.host} in the configuration")
+        return peer
 
     def permit_address(self, peer: PeerConfig, remote: SocketAddress) -> None:
         if not any(each.any_address for each in self._peers if each.config.name == peer.name):

@@ -7,17 +7,17 @@ answer lets the initiator send.
 
 from hauberk_ike.config import (
     ChildConfig,
-    Credentials,
     Encapsulation,
     EndpointSettings,
     Mode,
     PeerConfig,
     PeerPolicy,
 )
+from hauberk_ike.credentials import CertifiedKey, Credentials, PeerAuthentication, PreSharedKey, Trust
 from hauberk_ike.datagram import Datagram, IpAddress, SocketAddress, parse_host
 from hauberk_ike.encapsulation import UdpEncapsulation
 from hauberk_ike.endpoint import IkeEndpoint
-from hauberk_ike.errors import ProposalError, Refused, SpiUnavailable, UnknownIkeSa
+from hauberk_ike.errors import ProposalError, RefusalReason, Refused, SpiUnavailable, UnknownIkeSa
 from hauberk_ike.esp_key import EspKey
 from hauberk_ike.events import (
     ChildSaDown,
@@ -32,13 +32,14 @@ from hauberk_ike.events import (
     IkeSaMoved,
     IkeSaUp,
     PeerRefused,
-    RefusalReason,
 )
+from hauberk_ike.identity import Identity
 from hauberk_ike.numbers import EsnId
 from hauberk_ike.proposals import EspProposal, IkeProposal
 from hauberk_ike.selectors import TrafficSelector
 
 __all__ = [
+    "CertifiedKey",
     "ChildConfig",
     "ChildSaDown",
     "ChildSaFailed",
@@ -53,6 +54,7 @@ __all__ = [
     "EspKey",
     "EspProposal",
     "Event",
+    "Identity",
     "IkeEndpoint",
     "IkeProposal",
     "IkeSaDown",
@@ -62,15 +64,18 @@ __all__ = [
     "IkeSaUp",
     "IpAddress",
     "Mode",
+    "PeerAuthentication",
     "PeerConfig",
     "PeerPolicy",
     "PeerRefused",
+    "PreSharedKey",
     "ProposalError",
     "RefusalReason",
     "Refused",
     "SocketAddress",
     "SpiUnavailable",
     "TrafficSelector",
+    "Trust",
     "UdpEncapsulation",
     "UnknownIkeSa",
     "parse_host",

@@ -1,6 +1,7 @@
-"""The AUTH payload: what is signed (RFC 7296 section 2.15) and how (RFC 7427, authentication method 14).
+"""The AUTH payload: what it covers, and how either side proves itself (RFC 7296 section 2.15).
 
-Only ECDSA over P-256 with SHA-256 and over P-384 with SHA-384. RSA, SHA-1 and the older methods do not exist here.
+By a pre-shared key (authentication method 2), or by a signature (RFC 7427, method 14): only ECDSA over P-256 with
+SHA-256 and over P-384 with SHA-384. RSA, SHA-1 and the older methods do not exist here.
 """
 
 import hmac
@@ -13,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from hauberk_ike.algorithms import Prf
-from hauberk_ike.errors import ExchangeRefused
-from hauberk_ike.events import RefusalReason
+from hauberk_ike.credentials import CertifiedKey, PreSharedKey
+from hauberk_ike.errors import ExchangeRefused, RefusalReason
 from hauberk_ike.numbers import AuthMethod, HashAlgorithm, NotifyType
 from hauberk_ike.wire.payloads import Authentication, Identification
 
@@ -53,9 +54,39 @@ def parse_hash_algorithms(data: bytes) -> frozenset[int]:
     return frozenset(int.from_bytes(data[index : index + 2]) for index in range(0, len(data) - 1, 2))
 
 
-def signed_octets(prf: Prf, *, message: bytes, peer_nonce: bytes, sk_p: bytes, identity: Identification) -> bytes:
-    """RFC 7296 section 2.15: the signer's IKE_SA_INIT message, the other's nonce, prf(SK_p, signer's ID body)."""
-    return message + peer_nonce + hmac.digest(sk_p, identity.build(), prf.hash_name)
+KEY_PAD: Final = b"Key Pad for IKEv2"
+
+
+def signed_octets(
+    prf: Prf, *, message: bytes, peer_nonce: bytes, sk_p: bytes, identity: Identification, int_auth: bytes = b""
+) -> bytes:
+    """What an AUTH payload covers: the prover's IKE_SA_INIT message, the other's nonce, prf(SK_p, prover's ID body).
+
+    `int_auth` is what IKE_INTERMEDIATE exchanges add (RFC 9242 section 3.3.2), empty if there were none.
+    """
+    return message + peer_nonce + hmac.digest(sk_p, identity.build(), prf.hash_name) + int_auth
+
+
+def prove(key: CertifiedKey | PreSharedKey, prf: Prf, octets: bytes, peer_hashes: frozenset[int]) -> Authentication:
+    """Our AUTH payload. Raises ExchangeRefused if the peer can't verify what our key makes."""
+    if isinstance(key, PreSharedKey):
+        return Authentication(method=AuthMethod.SHARED_KEY, data=_shared_key_proof(key, prf, octets))
+    return sign(key.private_key, octets, peer_hashes)
+
+
+def verify_shared_key(key: PreSharedKey, prf: Prf, auth: Authentication, octets: bytes) -> None:
+    """Raises ExchangeRefused (AUTHENTICATION_FAILED) unless whoever made `auth` knows the key."""
+    if auth.method != AuthMethod.SHARED_KEY or not hmac.compare_digest(auth.data, _shared_key_proof(key, prf, octets)):
+        raise ExchangeRefused(
+            NotifyType.AUTHENTICATION_FAILED,
+            "the pre-shared key is another",
+            reason=RefusalReason.PRE_SHARED_KEY_INVALID,
+        )
+
+
+def _shared_key_proof(key: PreSharedKey, prf: Prf, octets: bytes) -> bytes:
+    padded = hmac.digest(key.secret, KEY_PAD, prf.hash_name)
+    return hmac.digest(padded, octets, prf.hash_name)
 
 
 def sign(private_key: ec.EllipticCurvePrivateKey, octets: bytes, peer_hashes: frozenset[int]) -> Authentication:

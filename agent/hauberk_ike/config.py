@@ -1,16 +1,16 @@
-"""What an endpoint is told: who it is, who its peers are, what may be protected, and whom to ask.
+"""What an endpoint is told: who its peers are, what may be protected, and whom to ask.
 
-The agent builds these from the mesh's plan; nothing here is read from the network.
+The agent builds these from the mesh's plan; nothing here is read from the network. Who we are, and how peers prove
+who they are, is in `hauberk_ike.credentials`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-
+from hauberk_ike.credentials import PeerAuthentication
 from hauberk_ike.datagram import IpAddress, SocketAddress
+from hauberk_ike.identity import Identity
 from hauberk_ike.proposals import EspProposal, IkeProposal
 from hauberk_ike.selectors import TrafficSelector
 
@@ -62,17 +62,19 @@ class ChildConfig:
 class PeerConfig:
     """A peer: where it is, who it must be, and which CHILD SAs are to be had with it.
 
-    `identity` is the ID_FQDN that it must prove. `initial_contact`: as initiator, tell the peer that we remember no SA
-    with it (RFC 7296 section 2.4). With no `children` the IKE SA is set up alone, if the peer can (RFC 6023).
+    `identity` is what it must prove, in the way that `authentication` says (None: as all peers of the endpoint do, by
+    certificate). `initial_contact`: as initiator, tell the peer that we remember no SA with it (RFC 7296 section 2.4).
+    With no `children` the IKE SA is set up alone, if the peer can (RFC 6023).
     `mobike`: as responder, let the peer move to other addresses if the policy permits them (RFC 4555).
     """
 
     name: str
-    identity: str
+    identity: Identity
     local: SocketAddress
     remote: SocketAddress
     ike_proposals: tuple[IkeProposal, ...]
     children: tuple[ChildConfig, ...]
+    authentication: PeerAuthentication | None = None
     dpd_seconds: float = 10.0
     initial_contact: bool = False
     encapsulation: Encapsulation = Encapsulation.AUTO
@@ -84,28 +86,6 @@ class PeerConfig:
         labels = [child.label for child in self.children]
         if len(set(labels)) != len(labels):
             raise ValueError(f"peer {self.name!r} has two children of one label")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
-    """Who we are: an identity (ID_FQDN), a P-256 or P-384 key, its certificates (leaf first), and whom we trust.
-
-    `private_key` signs with SHA-256 or SHA-384 by its curve. Raises ValueError for other curves, for no certificate
-    or root, or a leaf that is not the key's.
-    """
-
-    identity: str
-    private_key: ec.EllipticCurvePrivateKey = field(repr=False)
-    certificate_chain: tuple[x509.Certificate, ...]
-    roots: tuple[x509.Certificate, ...]
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.private_key.curve, (ec.SECP256R1, ec.SECP384R1)):
-            raise ValueError(f"keys are P-256 or P-384, not {self.private_key.curve.name}")
-        if not self.certificate_chain or not self.roots:
-            raise ValueError("credentials need a certificate and a root")
-        if self.certificate_chain[0].public_key() != self.private_key.public_key():
-            raise ValueError("the first certificate is not the private key's")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +128,16 @@ class EndpointSettings:
 class PeerPolicy(Protocol):
     """What the endpoint asks its owner while it answers a peer. Called synchronously, so it must be quick."""
 
-    def authorize(self, identity: str, remote: SocketAddress) -> PeerConfig:
-        """As responder: who `identity` is, once it is proved by certificate and signature. Raises Refused."""
+    def find(self, identity: Identity, remote: SocketAddress) -> PeerConfig | None:
+        """As responder: the peer that somebody claims to be, to learn how it would have to prove that.
+
+        Nothing is proved yet: this has no effects, and for somebody unknown or unwanted it is None. He is refused after
+        the same work, and with the same words, as somebody whose proof is wrong.
+        """
+        ...
+
+    def authorize(self, identity: Identity, remote: SocketAddress) -> PeerConfig:
+        """As responder: who `identity` is, now that it is proved. Raises Refused."""
         ...
 
     def permit_address(self, peer: PeerConfig, remote: SocketAddress) -> None:

@@ -3,23 +3,31 @@
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 
-from hauberk_ike.config import Credentials, EndpointSettings, PeerPolicy
+from hauberk_ike.config import EndpointSettings, PeerConfig, PeerPolicy
+from hauberk_ike.credentials import AS_THE_ENDPOINT, CertifiedKey, Credentials, PreSharedKey, Trust
 from hauberk_ike.datagram import Datagram, SocketAddress
 from hauberk_ike.encapsulation import NON_ESP_MARKER
 from hauberk_ike.events import Event
+from hauberk_ike.identity import Identity
 from hauberk_ike.key_log import build_line
 from hauberk_ike.keys import IkeKeys
 from hauberk_ike.proposals import IkeProposal
 from hauberk_ike.registry import Registry
 from hauberk_ike.trust import TrustStore
 
+MAX_STORES: Final = 16
+"""So many sets of roots that only some peers are judged by are kept ready."""
+
 
 class Context:
     """Made by the endpoint, read by everything beneath it."""
 
     __slots__ = (
+        "_stores",
         "credentials",
+        "decoy",
         "entropy",
         "events",
         "key_log",
@@ -34,7 +42,7 @@ class Context:
     def __init__(
         self,
         *,
-        credentials: Credentials,
+        credentials: Credentials | None,
         policy: PeerPolicy,
         entropy: Callable[[int], bytes],
         wall_clock: Callable[[], datetime],
@@ -49,6 +57,9 @@ class Context:
         self.key_log = key_log
         self.events: deque[Event] = deque()
         self.outbox: list[Datagram] = []
+        self.decoy = PreSharedKey(secret=entropy(32))
+        """What the proof of somebody unknown is compared with: nobody has it, and it takes the usual time."""
+        self._stores: dict[Trust, TrustStore] = {}
         self.use(credentials)
 
     def send(self, message: bytes, *, local: SocketAddress, remote: SocketAddress) -> None:
@@ -57,12 +68,41 @@ class Context:
             message = NON_ESP_MARKER + message
         self.outbox.append(Datagram(data=message, local=local, remote=remote))
 
-    def use(self, credentials: Credentials) -> None:
-        """Authenticate with these from now on."""
+    def use(self, credentials: Credentials | None) -> None:
+        """Authenticate with these from now on; with None only peers that have all they need in their configuration."""
         self.credentials = credentials
-        self.trust = TrustStore(credentials.roots)
+        self.trust = TrustStore(credentials.trust) if credentials is not None else None
 
     def log_keys(self, proposal: IkeProposal, keys: IkeKeys, *, spi_i: bytes, spi_r: bytes) -> None:
         """An IKE SA has its keys, or new ones: whoever asked for a key log (`hauberk_ike.key_log`) gets its line."""
         if self.key_log is not None:
             self.key_log(build_line(proposal, keys, spi_i=spi_i, spi_r=spi_r))
+
+    def local(self, peer: PeerConfig | None) -> tuple[Identity | None, CertifiedKey | PreSharedKey | None]:
+        """Who we are to a peer, or to strangers, and with what we prove it. None: we have no such thing."""
+        wanted = (peer.authentication if peer is not None else None) or AS_THE_ENDPOINT
+        default = self.credentials
+        return (
+            wanted.local_identity or (default.identity if default is not None else None),
+            wanted.local or (default.key if default is not None else None),
+        )
+
+    def remote(self, peer: PeerConfig | None) -> TrustStore | PreSharedKey | None:
+        """What a peer's proof, or a stranger's, is judged by."""
+        wanted = demanded_of(peer)
+        if isinstance(wanted, Trust):
+            return self._store(wanted)
+        return wanted or self.trust
+
+    def _store(self, trust: Trust) -> TrustStore:
+        store = self._stores.get(trust)
+        if store is None:
+            if len(self._stores) == MAX_STORES:
+                del self._stores[next(iter(self._stores))]
+            store = self._stores[trust] = TrustStore(trust)
+        return store
+
+
+def demanded_of(peer: PeerConfig | None) -> Trust | PreSharedKey | None:
+    """What a peer has to prove itself with; None: what all have to, by the endpoint's credentials."""
+    return peer.authentication.remote if peer is not None and peer.authentication is not None else None

@@ -17,14 +17,22 @@ makes the initiator send.
 from collections.abc import Callable
 from datetime import datetime
 
-from hauberk_ike.config import ChildConfig, Credentials, EndpointSettings, PeerConfig, PeerPolicy
+from hauberk_ike.config import ChildConfig, EndpointSettings, PeerConfig, PeerPolicy
 from hauberk_ike.context import Context
 from hauberk_ike.cookie import CookieJar
+from hauberk_ike.credentials import Credentials
 from hauberk_ike.datagram import Datagram, SocketAddress
 from hauberk_ike.encapsulation import unwrap
 from hauberk_ike.error_notify import error_notify
-from hauberk_ike.errors import ExchangeRefused, MalformedMessage, ProtocolError, UnknownIkeSa, UnsupportedCritical
-from hauberk_ike.events import DownReason, Event, IkeSaId, IkeSaInfo, PeerRefused, RefusalReason
+from hauberk_ike.errors import (
+    ExchangeRefused,
+    MalformedMessage,
+    ProtocolError,
+    RefusalReason,
+    UnknownIkeSa,
+    UnsupportedCritical,
+)
+from hauberk_ike.events import DownReason, Event, IkeSaId, IkeSaInfo, PeerRefused
 from hauberk_ike.exchanges import ike_sa_init
 from hauberk_ike.exchanges.create_child_sa import CreateChildSa
 from hauberk_ike.exchanges.exchange import Inbound
@@ -45,7 +53,7 @@ class IkeEndpoint:
     def __init__(
         self,
         *,
-        credentials: Credentials,
+        credentials: Credentials | None,
         policy: PeerPolicy,
         entropy: Callable[[int], bytes],
         wall_clock: Callable[[], datetime],
@@ -53,6 +61,8 @@ class IkeEndpoint:
         key_log: Callable[[str], None] | None = None,
     ) -> None:
         """`entropy(n)` gives n unpredictable bytes; `wall_clock()` an aware datetime, for certificates' validity.
+
+        `credentials` serve all peers whose configuration has none of their own; without, each peer's must have them.
 
         `key_log`, if given, is called with a line whenever an IKE SA has its keys (`hauberk_ike.key_log`): that gives
         them all away, to whoever can read what it writes.
@@ -123,7 +133,12 @@ class IkeEndpoint:
     # What the owner wants
 
     def initiate(self, peer: PeerConfig, *, now: float) -> IkeSaId:
-        """Starts an IKE SA and `peer.children` with it; ends in IkeSaUp or IkeSaDown."""
+        """Starts an IKE SA and `peer.children` with it; ends in IkeSaUp or IkeSaDown.
+
+        Raises ValueError if we have nothing to authenticate ourselves with to this peer, or nothing to judge it by.
+        """
+        if None in self._context.local(peer) or self._context.remote(peer) is None:
+            raise ValueError(f"nothing to authenticate with: no credentials for peer {peer.name!r}")
         sa = IkeSa(
             self._context,
             self._registry.new_handle(),

@@ -19,7 +19,27 @@ and notifies. No message holds a secret, and none repeats a peer's bytes unescap
 
 # ruff: noqa: N818 - names say what happened; a tree above says that all are exceptions
 
+from enum import StrEnum
+
 from hauberk_ike.numbers import NotifyType
+
+
+class RefusalReason(StrEnum):
+    """Our own words in `PeerRefused.reason`; a policy's `Refused` adds words of its own."""
+
+    NO_PROPOSAL_CHOSEN = "NoProposalChosen"
+    INVALID_SYNTAX = "InvalidSyntax"
+    UNSUPPORTED_CRITICAL_PAYLOAD = "UnsupportedCriticalPayload"
+    AUTHENTICATION_FAILED = "AuthenticationFailed"
+    CERTIFICATE_INVALID = "CertificateInvalid"
+    IDENTITY_MISMATCH = "IdentityMismatch"
+    SIGNATURE_INVALID = "SignatureInvalid"
+    NAT_DETECTED = "NatDetected"
+    NOT_ENCAPSULATED = "NotEncapsulated"
+    PRE_SHARED_KEY_INVALID = "PreSharedKeyInvalid"
+    UNKNOWN_PEER = "UnknownPeer"
+    HALF_OPEN_LIMIT = "HalfOpenLimit"
+    HALF_OPEN_TIMEOUT = "HalfOpenTimeout"
 
 
 class ProposalError(ValueError):

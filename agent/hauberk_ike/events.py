@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum, StrEnum
+from enum import Enum
 from typing import NewType
 
 from hauberk_ike.config import Mode, PeerConfig
@@ -27,25 +27,12 @@ class DownReason(Enum):
     """It was never established, or the peer broke the protocol."""
 
 
-class RefusalReason(StrEnum):
-    """Our own words in `PeerRefused.reason`; a policy's `Refused` adds words of its own."""
-
-    NO_PROPOSAL_CHOSEN = "NoProposalChosen"
-    INVALID_SYNTAX = "InvalidSyntax"
-    UNSUPPORTED_CRITICAL_PAYLOAD = "UnsupportedCriticalPayload"
-    AUTHENTICATION_FAILED = "AuthenticationFailed"
-    CERTIFICATE_INVALID = "CertificateInvalid"
-    IDENTITY_MISMATCH = "IdentityMismatch"
-    SIGNATURE_INVALID = "SignatureInvalid"
-    NAT_DETECTED = "NatDetected"
-    NOT_ENCAPSULATED = "NotEncapsulated"
-    HALF_OPEN_LIMIT = "HalfOpenLimit"
-    HALF_OPEN_TIMEOUT = "HalfOpenTimeout"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IkeSaUp:
-    """Both ends are authenticated. `nat_local`: a NAT is before us; `nat_remote`: before the peer."""
+    """Both ends are authenticated. `nat_local`: a NAT is before us; `nat_remote`: before the peer.
+
+    `identity` is the peer's, as text; its certificate's serial number and end are None if it used a pre-shared key.
+    """
 
     ike_sa: IkeSaId
     peer: PeerConfig
@@ -53,8 +40,8 @@ class IkeSaUp:
     initiator: bool
     initial_contact: bool
     proposal: str
-    certificate_serial: int
-    certificate_not_after: datetime
+    certificate_serial: int | None
+    certificate_not_after: datetime | None
     spi_i: bytes
     spi_r: bytes
     nat_local: bool = False
@@ -167,8 +154,8 @@ class IkeSaInfo:
     nat_local: bool
     nat_remote: bool
     proposal: str
-    certificate_serial: int
-    certificate_not_after: datetime
+    certificate_serial: int | None
+    certificate_not_after: datetime | None
     spi_i: bytes
     spi_r: bytes
     established_at: float

@@ -6,6 +6,7 @@ what is known of the IKE SA and its peer, timers, and the ways to end (see `haub
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from hauberk_ike.answer_window import AnswerWindow
 from hauberk_ike.child_sa import ChildSa
@@ -13,7 +14,7 @@ from hauberk_ike.config import PeerConfig
 from hauberk_ike.context import Context
 from hauberk_ike.datagram import SocketAddress
 from hauberk_ike.error_notify import error_notify
-from hauberk_ike.errors import ExchangeRefused, ProtocolError, UnsupportedCritical
+from hauberk_ike.errors import ExchangeRefused, ProtocolError, RefusalReason, UnsupportedCritical
 from hauberk_ike.events import (
     ChildSaDown,
     DownReason,
@@ -22,7 +23,6 @@ from hauberk_ike.events import (
     IkeSaInfo,
     IkeSaUp,
     PeerRefused,
-    RefusalReason,
 )
 from hauberk_ike.exchanges import informational
 from hauberk_ike.exchanges.exchange import Exchange
@@ -60,6 +60,7 @@ class IkeSa:
         "init_key",
         "init_request",
         "initiator",
+        "int_auth",
         "is_counted",
         "keys",
         "last_heard",
@@ -106,6 +107,8 @@ class IkeSa:
         self.nonce_r = b""
         self.init_request = b""
         self.init_answer = b""
+        self.int_auth = b""
+        """What IKE_INTERMEDIATE exchanges add to what AUTH covers (RFC 9242 section 3.3.2)."""
         self.init_key: tuple[SocketAddress, bytes] | None = None
         """Under what the endpoint remembers a responder's first request."""
         self.is_counted = False
@@ -116,8 +119,8 @@ class IkeSa:
         self.identity: str | None = None
         """The peer's, once it is proved."""
         self.claimed_identity: str | None = None
-        self.certificate_serial = 0
-        self.certificate_not_after = context.credentials.certificate_chain[0].not_valid_after_utc
+        self.certificate_serial: int | None = None
+        self.certificate_not_after: datetime | None = None
         self.children: dict[int, ChildSa] = {}
         """By inbound SPI."""
         self.deleting: set[int] = set()

@@ -135,6 +135,7 @@ class CertEncoding(IntEnum):
 class AuthMethod(IntEnum):
     """RFC 7296 section 3.8, RFC 7427."""
 
+    SHARED_KEY = 2
     DIGITAL_SIGNATURE = 14
 
 

@@ -17,8 +17,8 @@ from hauberk_ike.config import Encapsulation, EndpointSettings, PeerConfig
 from hauberk_ike.context import Context
 from hauberk_ike.datagram import Datagram, SocketAddress
 from hauberk_ike.encapsulation import KEEPALIVE, UdpEncapsulation
-from hauberk_ike.errors import ExchangeRefused, Refused
-from hauberk_ike.events import IkeSaMoved, RefusalReason
+from hauberk_ike.errors import ExchangeRefused, RefusalReason, Refused
+from hauberk_ike.events import IkeSaMoved
 from hauberk_ike.nat import Detection
 from hauberk_ike.numbers import NotifyType
 

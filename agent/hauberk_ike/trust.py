@@ -14,10 +14,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from hauberk_ike.errors import ExchangeRefused
-from hauberk_ike.events import RefusalReason
+from hauberk_ike.credentials import Trust
+from hauberk_ike.errors import ExchangeRefused, RefusalReason
+from hauberk_ike.identity import Identity
 from hauberk_ike.numbers import CertEncoding, IdType, NotifyType
-from hauberk_ike.wire.payloads import CertificatePayload, CertificateRequest, Identification
+from hauberk_ike.wire.payloads import CertificatePayload, CertificateRequest
 
 MAX_CERTIFICATES: Final = 8
 """A leaf and its intermediates, of one message."""
@@ -29,22 +30,22 @@ class TrustStore:
 
     __slots__ = ("_store", "request")
 
-    def __init__(self, roots: Sequence[x509.Certificate]) -> None:
-        self._store = Store(list(roots))
+    def __init__(self, trust: Trust) -> None:
+        self._store = Store(list(trust.roots))
         self.request = CertificateRequest(
-            encoding=CertEncoding.X509_SIGNATURE, authorities=b"".join(map(_authority, roots))
+            encoding=CertEncoding.X509_SIGNATURE, authorities=b"".join(map(_authority, trust.roots))
         )
         """The CERTREQ payload that names them."""
 
-    def verify(
-        self, identity: Identification, payloads: Sequence[CertificatePayload], *, at: datetime
-    ) -> tuple[str, x509.Certificate]:
-        """The peer's name and its certificate. Raises ExchangeRefused (AUTHENTICATION_FAILED) for anything short of it.
+    def verify(self, identity: Identity, payloads: Sequence[CertificatePayload], *, at: datetime) -> x509.Certificate:
+        """The peer's certificate. Raises ExchangeRefused (AUTHENTICATION_FAILED) unless it is good for `identity`.
 
         The first certificate is the peer's own; others are intermediates. Encodings other than X.509 are ignored, the
         hash-and-URL ones above all: nothing is ever fetched.
         """
-        name = _fqdn(identity)
+        if identity.id_type is not IdType.FQDN:
+            raise _refusal(RefusalReason.IDENTITY_MISMATCH, f"the identity {identity} is not a host name")
+        name = identity.text
         leaf, intermediates = _parse_certificates(payloads)
         verifier = PolicyBuilder().store(self._store).time(at).max_chain_depth(MAX_CHAIN_DEPTH).build_client_verifier()
         try:
@@ -59,20 +60,7 @@ class TrustStore:
             raise _refusal(RefusalReason.CERTIFICATE_INVALID, f"certificate of {name}: unreadable extensions") from None
         if name not in dns_names:
             raise _refusal(RefusalReason.IDENTITY_MISMATCH, f"the certificate is not for {name}")
-        return name, leaf
-
-
-def _fqdn(identity: Identification) -> str:
-    if identity.id_type != IdType.FQDN:
-        raise _refusal(RefusalReason.IDENTITY_MISMATCH, f"identities of type {identity.id_type} are not accepted")
-    try:
-        name = identity.data.decode("ascii")
-    except UnicodeDecodeError:
-        name = ""
-    # Names end up in logs: nothing but what a host name may hold gets that far.
-    if not 0 < len(name) <= 253 or not all(character.isalnum() or character in "-._" for character in name):
-        raise _refusal(RefusalReason.IDENTITY_MISMATCH, "the identity is not a host name")
-    return name
+        return leaf
 
 
 def _parse_certificates(

@@ -4,24 +4,35 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from hauberk_ike import authentication
 from hauberk_ike.child_sa import ChildRequest, answer_child
-from hauberk_ike.config import Credentials, PeerConfig
+from hauberk_ike.config import PeerConfig
+from hauberk_ike.context import demanded_of
+from hauberk_ike.credentials import CertifiedKey, PreSharedKey
 from hauberk_ike.error_notify import error_notify
-from hauberk_ike.errors import ExchangeRefused, MalformedMessage, ProtocolError, Refused, SpiUnavailable
-from hauberk_ike.events import DownReason, RefusalReason
+from hauberk_ike.errors import (
+    ExchangeRefused,
+    MalformedMessage,
+    ProtocolError,
+    RefusalReason,
+    Refused,
+    SpiUnavailable,
+)
+from hauberk_ike.events import DownReason
 from hauberk_ike.exchanges.create_child_sa import CreateChildSa
 from hauberk_ike.exchanges.exchange import Inbound
 from hauberk_ike.exchanges.informational import DeleteChildSa
+from hauberk_ike.identity import Identity
 from hauberk_ike.lifecycle import Step
 from hauberk_ike.negotiation import permits_ike
-from hauberk_ike.numbers import ExchangeType, NotifyType
+from hauberk_ike.numbers import AuthMethod, ExchangeType, NotifyType
+from hauberk_ike.trust import TrustStore
 from hauberk_ike.wire.message import Contents, KnownPayload
 from hauberk_ike.wire.payloads import (
     Authentication,
     CertificatePayload,
+    Identification,
     IdInitiator,
     IdResponder,
     Notify,
@@ -45,33 +56,24 @@ class IkeAuth:
 
     def build(self, sa: "IkeSa", now: float) -> Sequence[KnownPayload] | None:
         """IDi, CERT, CERTREQ, IDr, AUTH, notifies, and the first child's payloads."""
-        credentials = sa.context.credentials
+        context = sa.context
         try:
             if self._child is None and not sa.peer_childless:
                 raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, "the peer takes no IKE SA without a CHILD SA")
-            identity = IdInitiator.fqdn(credentials.identity)
-            auth = authentication.sign(
-                credentials.private_key,
-                authentication.signed_octets(
-                    sa.keys.prf,
-                    message=sa.init_request,
-                    peer_nonce=sa.nonce_r,
-                    sk_p=sa.keys.sk_pi,
-                    identity=identity,
-                ),
-                sa.peer_hashes,
-            )
+            identity, key = _own(sa, self._peer)
+            ours = identity.as_initiator()
+            auth = authentication.prove(key, sa.keys.prf, _octets(sa, ours, by_initiator=True), sa.peer_hashes)
             child = self._child.build(sa) if self._child is not None else []
         except (ExchangeRefused, SpiUnavailable) as error:
             sa.end(DownReason.FAILED, str(error), now)
             return None
-        payloads: list[KnownPayload] = [
-            identity,
-            *_certificates(credentials),
-            sa.context.trust.request,
-            IdResponder.fqdn(self._peer.identity),
-            auth,
-        ]
+        payloads: list[KnownPayload] = [ours]
+        if isinstance(key, CertifiedKey):
+            payloads += key.payloads
+        demanded = context.remote(self._peer)
+        if isinstance(demanded, TrustStore):
+            payloads.append(demanded.request)
+        payloads += (self._peer.identity.as_responder(), auth)
         if self._peer.initial_contact:
             payloads.append(Notify(type=NotifyType.INITIAL_CONTACT))
         return [*payloads, *child]
@@ -86,24 +88,14 @@ class IkeAuth:
             self.abandon(sa, "")
             sa.end(DownReason.FAILED, f"the peer refuses: notify {_name(error.type)}", now)
             return
-        identity = contents.one(IdResponder)
+        claim = contents.one(IdResponder)
         if auth is None:
             raise MalformedMessage("no authentication in the answer")
-        name, leaf = sa.context.trust.verify(identity, contents.all(CertificatePayload), at=sa.context.wall_clock())
-        if name != self._peer.identity:
-            raise _refusal(RefusalReason.IDENTITY_MISMATCH, f"the peer is {name}, not {self._peer.identity}")
-        authentication.verify(
-            leaf.public_key(),
-            auth,
-            authentication.signed_octets(
-                sa.keys.prf,
-                message=sa.init_answer,
-                peer_nonce=sa.nonce_i,
-                sk_p=sa.keys.sk_pr,
-                identity=identity,
-            ),
-        )
-        _authenticated(sa, name, leaf)
+        if not self._peer.identity.is_claimed_by(claim):
+            claimed = Identity.from_payload(claim)
+            raise _refusal(RefusalReason.IDENTITY_MISMATCH, f"the peer is {claimed}, not {self._peer.identity}")
+        leaf = _verify(sa, self._peer, self._peer.identity, auth, contents, _octets(sa, claim, by_initiator=False))
+        _authenticated(sa, self._peer.identity, leaf)
         if sa.is_closing:
             # It was deleted meanwhile: the peer has an IKE SA now that it must be told to delete.
             self.abandon(sa, "")
@@ -136,46 +128,33 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
     """The responder's side. Raises ProtocolError, which is answered and ends the IKE SA."""
     contents = message.contents
     context = sa.context
-    credentials = context.credentials
-    identity = contents.one(IdInitiator)
+    claim = contents.one(IdInitiator)
     expected = contents.maybe(IdResponder)
     auth = contents.maybe(Authentication)
     if auth is None:
         raise _refusal(RefusalReason.AUTHENTICATION_FAILED, "no authentication in the request: EAP does not exist here")
-    ours = IdResponder.fqdn(credentials.identity)
-    if expected is not None and (expected.id_type, expected.data) != (ours.id_type, ours.data):
-        raise _refusal(RefusalReason.IDENTITY_MISMATCH, "the request is for another identity than ours")
-    name, leaf = context.trust.verify(identity, contents.all(CertificatePayload), at=context.wall_clock())
-    sa.claimed_identity = name
-    if name == credentials.identity:
+    identity = Identity.from_payload(claim)
+    sa.claimed_identity = str(identity)
+    found = context.policy.find(identity, message.remote)
+    if identity == context.local(found)[0]:
         raise _refusal(RefusalReason.IDENTITY_MISMATCH, "our own identity came back")
-    authentication.verify(
-        leaf.public_key(),
-        auth,
-        authentication.signed_octets(
-            sa.keys.prf, message=sa.init_request, peer_nonce=sa.nonce_r, sk_p=sa.keys.sk_pi, identity=identity
-        ),
-    )
-    try:
-        peer = context.policy.authorize(name, message.remote)
-    except Refused as refused:
-        raise _refusal(refused.reason, refused.message) from None
-    if peer.identity != name:
-        raise _refusal(RefusalReason.IDENTITY_MISMATCH, f"the policy knows {name} by another identity")
+    leaf = _verify(sa, found, identity, auth, contents, _octets(sa, claim, by_initiator=True))
+    peer = _authorize(sa, identity, found, message)
+    own_identity, key = _own(sa, peer)
+    if expected is not None and not own_identity.is_claimed_by(expected):
+        raise _refusal(RefusalReason.IDENTITY_MISMATCH, "the request is for another identity than ours")
     if not permits_ike(peer.ike_proposals, sa.proposal):
         raise _refusal(RefusalReason.NO_PROPOSAL_CHOSEN, f"{sa.proposal} is not what this peer is to use")
     sa.path.settle_responder(peer, local=message.local, remote=message.remote)
-    proof = authentication.sign(
-        credentials.private_key,
-        authentication.signed_octets(
-            sa.keys.prf, message=sa.init_answer, peer_nonce=sa.nonce_i, sk_p=sa.keys.sk_pr, identity=ours
-        ),
-        sa.peer_hashes,
-    )
+    ours = own_identity.as_responder()
+    proof = authentication.prove(key, sa.keys.prf, _octets(sa, ours, by_initiator=False), sa.peer_hashes)
     sa.peer = peer
-    _authenticated(sa, name, leaf)
+    _authenticated(sa, identity, leaf)
     sa.established(initial_contact=_initial_contact(contents), now=now)
-    payloads: list[KnownPayload] = [ours, *_certificates(credentials), proof]
+    payloads: list[KnownPayload] = [ours]
+    if isinstance(key, CertifiedKey):
+        payloads += key.payloads
+    payloads.append(proof)
     if contents.maybe(SecurityAssociation) is None:
         return payloads  # childless (RFC 6023)
     try:
@@ -186,18 +165,84 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
     return payloads
 
 
-def _authenticated(sa: "IkeSa", name: str, leaf: x509.Certificate) -> None:
-    sa.identity = name
-    sa.certificate_serial = leaf.serial_number
-    sa.certificate_not_after = leaf.not_valid_after_utc
+def _own(sa: "IkeSa", peer: PeerConfig) -> tuple[Identity, CertifiedKey | PreSharedKey]:
+    """Who we are to a peer, and with what we prove it. Raises ExchangeRefused if there is nothing."""
+    identity, key = sa.context.local(peer)
+    if identity is None or key is None:
+        raise _refusal(RefusalReason.AUTHENTICATION_FAILED, f"we have no credentials for peer {peer.name}")
+    return identity, key
+
+
+def _octets(sa: "IkeSa", identity: Identification, *, by_initiator: bool) -> bytes:
+    """What the AUTH payload of either side covers."""
+    return authentication.signed_octets(
+        sa.keys.prf,
+        message=sa.init_request if by_initiator else sa.init_answer,
+        peer_nonce=sa.nonce_r if by_initiator else sa.nonce_i,
+        sk_p=sa.keys.sk_pi if by_initiator else sa.keys.sk_pr,
+        identity=identity,
+        int_auth=sa.int_auth,
+    )
+
+
+def _verify(
+    sa: "IkeSa",
+    peer: PeerConfig | None,
+    identity: Identity,
+    auth: Authentication,
+    contents: Contents,
+    octets: bytes,
+) -> x509.Certificate | None:
+    """The certificate by which `identity` is proved, None if it is by pre-shared key. Raises ExchangeRefused.
+
+    `peer` is None for somebody unknown. He, and a peer that proves itself in another way than it has to, is refused
+    after the work that the right one's proof would have cost, so that nobody learns by it who is known here.
+    """
+    context = sa.context
+    demanded = context.remote(peer)
+    if auth.method == AuthMethod.SHARED_KEY:
+        known = isinstance(demanded, PreSharedKey)
+        try:
+            authentication.verify_shared_key(demanded if known else context.decoy, sa.keys.prf, auth, octets)
+        except ExchangeRefused:
+            if known:
+                raise
+            raise _refusal(RefusalReason.UNKNOWN_PEER, f"there is no pre-shared key for {identity}") from None
+        if not known:
+            raise _refusal(RefusalReason.UNKNOWN_PEER, f"there is no pre-shared key for {identity}")
+        return None
+    store = demanded if isinstance(demanded, TrustStore) else context.trust
+    if store is None:
+        raise _refusal(RefusalReason.CERTIFICATE_INVALID, "no certificate is believed here: there is no root")
+    leaf = store.verify(identity, contents.all(CertificatePayload), at=context.wall_clock())
+    authentication.verify(leaf.public_key(), auth, octets)
+    if isinstance(demanded, PreSharedKey):
+        raise _refusal(RefusalReason.AUTHENTICATION_FAILED, f"{identity} has to use its pre-shared key")
+    return leaf
+
+
+def _authorize(sa: "IkeSa", identity: Identity, found: PeerConfig | None, message: Inbound) -> PeerConfig:
+    """The policy's word on a peer that has proved itself. Raises ExchangeRefused."""
+    try:
+        peer = sa.context.policy.authorize(identity, message.remote)
+    except Refused as refused:
+        raise _refusal(refused.reason, refused.message) from None
+    if peer.identity != identity:
+        raise _refusal(RefusalReason.IDENTITY_MISMATCH, f"the policy knows {identity} by another identity")
+    if demanded_of(peer) != demanded_of(found):
+        raise _refusal(RefusalReason.AUTHENTICATION_FAILED, f"{identity} has to prove itself in another way")
+    return peer
+
+
+def _authenticated(sa: "IkeSa", identity: Identity, leaf: x509.Certificate | None) -> None:
+    sa.identity = str(identity)
+    if leaf is not None:
+        sa.certificate_serial = leaf.serial_number
+        sa.certificate_not_after = leaf.not_valid_after_utc
     # What AUTH was made of has no further use.
     sa.init_request = b""
     if sa.initiator:
         sa.init_answer = b""
-
-
-def _certificates(credentials: Credentials) -> list[CertificatePayload]:
-    return [CertificatePayload.x509(each.public_bytes(Encoding.DER)) for each in credentials.certificate_chain]
 
 
 def _initial_contact(contents: Contents) -> bool:

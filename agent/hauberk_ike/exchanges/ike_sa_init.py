@@ -209,7 +209,7 @@ def answer(sa: "IkeSa", offer: InitOffer, message: Inbound) -> None:
             *_nat_notifies(sa, sa.spi_r),
             Notify(type=NotifyType.SIGNATURE_HASH_ALGORITHMS, data=HASH_ALGORITHMS),
             Notify(type=NotifyType.CHILDLESS_IKEV2_SUPPORTED),
-            sa.context.trust.request,
+            *([sa.context.trust.request] if sa.context.trust is not None else []),
             vendor.HAUBERK,
         ),
         local=message.local,

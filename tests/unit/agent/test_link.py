@@ -7,12 +7,12 @@ from ipaddress import IPv4Address
 import pytest
 
 from hauberk_agent.link import Link, Verdict, judge
-from hauberk_ike import IkeProposal, IkeSaId, PeerConfig, SocketAddress
+from hauberk_ike import Identity, IkeProposal, IkeSaId, PeerConfig, SocketAddress
 
 CROSSING = 40.0
 CONFIG = PeerConfig(
     name="n2",
-    identity="uid-2.default.hauberk.internal",
+    identity=Identity.fqdn("uid-2.default.hauberk.internal"),
     local=SocketAddress(host=IPv4Address("10.250.0.1"), port=500),
     remote=SocketAddress(host=IPv4Address("10.250.0.2"), port=500),
     ike_proposals=(IkeProposal.parse("aes128gcm16-prfsha256-x25519"),),

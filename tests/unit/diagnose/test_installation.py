@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hauberk_diagnose.installation import REQIDS, KernelInstallation
-from hauberk_ike import ChildConfig, ChildSaUp, EspKey, EspProposal, IkeProposal, IkeSaId, Mode, PeerConfig
+from hauberk_ike import ChildConfig, ChildSaUp, EspKey, EspProposal, Identity, IkeProposal, IkeSaId, Mode, PeerConfig
 from hauberk_xfrm import Action, Direction, Policy, PolicyExists
 from hauberk_xfrm import Mode as KernelMode
 from tests.unit.agent.fake_kernel import FakeKernel
@@ -13,7 +13,7 @@ from tests.unit.ike.party import address, child
 
 PEER = PeerConfig(
     name="peer",
-    identity="right",
+    identity=Identity.fqdn("right"),
     local=address("10.0.0.1"),
     remote=address("10.0.0.2"),
     ike_proposals=(IkeProposal.parse("aes128gcm16-prfsha256-x25519"),),

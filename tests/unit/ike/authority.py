@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from hauberk_ike import Credentials
+from hauberk_ike import Credentials, Identity
 
 TODAY = datetime(2026, 6, 1, 12, tzinfo=UTC)
 USAGES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.IPSEC_IKE)
@@ -80,7 +80,7 @@ class Authority:
             chain.append(authority.certificate)
             authority = authority.parent
         return Credentials(
-            identity=identity,
+            identity=Identity.fqdn(identity),
             private_key=key,
             certificate_chain=tuple(chain),
             roots=tuple(root.certificate for root in roots or (authority,)),

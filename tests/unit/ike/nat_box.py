@@ -71,8 +71,8 @@ class NatPair(Pair):
         if bob_nat:
             self.bob_nat = NatBox(BOB_OUTSIDE, forwards={port: replace(inside, port=port) for port in (500, 4500)})
             self.alice_peer = replace(self.alice_peer, remote=SocketAddress(host=self.bob_nat.outside, port=500))
-        self.alice.policy.peers[self.alice_peer.identity] = self.alice_peer
-        self.bob.policy.peers[self.bob_peer.identity] = self.bob_peer
+        self.alice.policy.peers[str(self.alice_peer.identity)] = self.alice_peer
+        self.bob.policy.peers[str(self.bob_peer.identity)] = self.bob_peer
         self.wire: list[Datagram] = []
         """What went over the network between the boxes."""
 

@@ -23,12 +23,14 @@ from hauberk_ike import (
     EndpointSettings,
     EspProposal,
     Event,
+    Identity,
     IkeEndpoint,
     IkeProposal,
     IkeSaId,
     IkeSaUp,
     IpAddress,
     Mode,
+    PeerAuthentication,
     PeerConfig,
     Refused,
     SocketAddress,
@@ -91,6 +93,7 @@ class Policy:
 
     def __init__(self, first_spi: int) -> None:
         self.peers: dict[str, PeerConfig] = {}
+        """By the text of their identity."""
         self.allocated: set[int] = set()
         self.authorized: list[tuple[str, SocketAddress]] = []
         self.forbidden: set[IpAddress] = set()
@@ -98,11 +101,15 @@ class Policy:
         self.spis_left = 1_000_000
         self._next_spi = first_spi
 
-    def authorize(self, identity: str, remote: SocketAddress) -> PeerConfig:
-        self.authorized.append((identity, remote))
-        if identity not in self.peers:
+    def find(self, identity: Identity, remote: SocketAddress) -> PeerConfig | None:
+        return self.peers.get(str(identity))
+
+    def authorize(self, identity: Identity, remote: SocketAddress) -> PeerConfig:
+        self.authorized.append((str(identity), remote))
+        peer = self.peers.get(str(identity))
+        if peer is None:
             raise Refused("UnknownNode", f"{identity} is no node of the mesh")
-        return self.peers[identity]
+        return peer
 
     def permit_address(self, peer: PeerConfig, remote: SocketAddress) -> None:
         if remote.host in self.forbidden:
@@ -133,6 +140,7 @@ class Party:
         *,
         seed: int = 1,
         credentials: Credentials | None = None,
+        anonymous: bool = False,
         settings: EndpointSettings | None = None,
         wall_clock: Callable[[], datetime] = lambda: TODAY,
         key_log: Callable[[str], None] | None = None,
@@ -141,7 +149,7 @@ class Party:
         self.address = address(host)
         self.policy = Policy(int(self.address.host) << 8 & 0xFFFFFFFF)
         self.endpoint = IkeEndpoint(
-            credentials=credentials or mesh_credentials(identity),
+            credentials=None if anonymous else credentials or mesh_credentials(identity),
             policy=self.policy,
             entropy=random.Random(f"{identity} {seed}").randbytes,
             wall_clock=wall_clock,
@@ -192,7 +200,11 @@ Tamper = Callable[[bytes], bytes]
 
 
 class Pair:
-    """Alice and Bob, who know each other. `now` is their clock."""
+    """Alice and Bob, who know each other. `now` is their clock.
+
+    `alice_authentication` is what Alice's configuration says of Bob. If they are anonymous, they have no credentials
+    but those.
+    """
 
     def __init__(
         self,
@@ -207,6 +219,9 @@ class Pair:
         bob_settings: EndpointSettings | None = None,
         wall_clock: Callable[[], datetime] = lambda: TODAY,
         seed: int = 1,
+        alice_authentication: PeerAuthentication | None = None,
+        bob_authentication: PeerAuthentication | None = None,
+        anonymous: bool = False,
         initial_contact: bool = False,
         dpd_seconds: float = 10.0,
         hosts: tuple[str, str] = ("192.0.2.1", "192.0.2.2"),
@@ -218,6 +233,7 @@ class Pair:
             ALICE,
             hosts[0],
             credentials=alice_credentials,
+            anonymous=anonymous,
             settings=settings,
             wall_clock=wall_clock,
             seed=seed,
@@ -227,6 +243,7 @@ class Pair:
             BOB,
             hosts[1],
             credentials=bob_credentials,
+            anonymous=anonymous,
             settings=bob_settings or settings,
             wall_clock=wall_clock,
             seed=seed,
@@ -235,21 +252,23 @@ class Pair:
         children = (child(),) if children is None else children
         self.alice_peer = PeerConfig(
             name="bob",
-            identity=BOB,
+            identity=Identity.fqdn(BOB),
             local=self.alice.address,
             remote=self.bob.address,
             ike_proposals=tuple(IkeProposal.parse(text) for text in ike.split(",")),
             children=children,
+            authentication=alice_authentication,
             initial_contact=initial_contact,
             dpd_seconds=dpd_seconds,
         )
         self.bob_peer = PeerConfig(
             name="alice",
-            identity=ALICE,
+            identity=Identity.fqdn(ALICE),
             local=self.bob.address,
             remote=self.alice.address,
             ike_proposals=tuple(IkeProposal.parse(text) for text in (bob_ike or ike).split(",")),
             children=tuple(map(turned, children)) if bob_children is None else bob_children,
+            authentication=bob_authentication,
             dpd_seconds=dpd_seconds,
         )
         self.alice.policy.peers[BOB] = self.alice_peer

@@ -1,11 +1,9 @@
 """Proposals in strongSwan's spelling."""
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from hauberk_ike import (
     ChildConfig,
-    Credentials,
     EsnId,
     EspKey,
     EspProposal,
@@ -13,7 +11,7 @@ from hauberk_ike import (
     Mode,
     ProposalError,
 )
-from tests.unit.ike.party import BOB, mesh_authority, mesh_credentials, selector
+from tests.unit.ike.party import selector
 
 
 @pytest.mark.parametrize(
@@ -155,22 +153,6 @@ def test_a_label_takes_1_to_64_bytes(label: str) -> None:
             ts_local=(selector("10.0.0.0/8"),),
             ts_remote=(selector("10.0.0.0/8"),),
         )
-
-
-def test_credentials_are_checked_and_kept_out_of_the_repr() -> None:
-    good = mesh_credentials(BOB)
-    assert "private_key" not in repr(good)
-    with pytest.raises(ValueError, match="not the private key's"):
-        Credentials(
-            identity=BOB,
-            private_key=ec.generate_private_key(ec.SECP256R1()),
-            certificate_chain=good.certificate_chain,
-            roots=good.roots,
-        )
-    with pytest.raises(ValueError, match="P-256 or P-384"):
-        mesh_authority().credentials(BOB, key=ec.generate_private_key(ec.SECP521R1()))
-    with pytest.raises(ValueError, match="a certificate and a root"):
-        Credentials(identity=BOB, private_key=good.private_key, certificate_chain=good.certificate_chain, roots=())
 
 
 def test_esp_keys_are_kept_out_of_the_repr() -> None:

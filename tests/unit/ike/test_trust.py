@@ -9,10 +9,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from hauberk_ike import Identity, Trust
 from hauberk_ike.errors import ExchangeRefused
 from hauberk_ike.numbers import NotifyType
 from hauberk_ike.trust import TrustStore
-from hauberk_ike.wire.payloads import CertificatePayload, IdInitiator
+from hauberk_ike.wire.payloads import CertificatePayload
 from tests.unit.ike.authority import TODAY, Authority
 from tests.unit.ike.party import ALICE, BOB, mesh_authority
 
@@ -20,9 +21,11 @@ from tests.unit.ike.party import ALICE, BOB, mesh_authority
 def verify(
     *chain: x509.Certificate, roots: Sequence[Authority] = (), identity: str = ALICE, at: datetime = TODAY
 ) -> str:
-    store = TrustStore([root.certificate for root in roots or (mesh_authority(),)])
+    store = TrustStore(Trust(roots=tuple(root.certificate for root in roots or (mesh_authority(),))))
     payloads = [CertificatePayload.x509(each.public_bytes(Encoding.DER)) for each in chain]
-    return store.verify(IdInitiator.fqdn(identity), payloads, at=at)[0]
+    claimed = Identity.parse(identity)
+    assert store.verify(claimed, payloads, at=at) == chain[0]
+    return str(claimed)
 
 
 def refusal(*chain: x509.Certificate, roots: Sequence[Authority] = (), identity: str = ALICE) -> str:
@@ -117,7 +120,7 @@ def test_a_key_on_another_curve_is_certified_but_signs_nothing() -> None:
 
 def test_the_certificate_request_names_the_roots() -> None:
     one, other = Authority("one"), Authority("two")
-    store = TrustStore([one.certificate, other.certificate])
+    store = TrustStore(Trust(roots=(one.certificate, other.certificate)))
     identifiers = [x509.SubjectKeyIdentifier.from_public_key(each.key.public_key()).digest for each in (one, other)]
     # RFC 7296 section 3.7 hashes the whole SubjectPublicKeyInfo, X.509's key identifier its bits alone.
     assert len(store.request.authorities) == 40
