@@ -35,6 +35,7 @@ from hauberk_xfrm.state import (
     StateDirection,
     StateDump,
     StateFlag,
+    UdpPorts,
 )
 from hauberk_xfrm.xfrm import Xfrm
 
@@ -72,6 +73,7 @@ __all__ = [
     "StateExists",
     "StateFlag",
     "Template",
+    "UdpPorts",
     "UpdatePolicy",
     "UpdateState",
     "Xfrm",

@@ -13,12 +13,14 @@ from hauberk_xfrm.address import IpAddress, IpNetwork, ReqId, Spi
 from hauberk_xfrm.attribute import Malformed, parse_attributes
 from hauberk_xfrm.layout import (
     ALGO_AEAD,
+    ENCAP_TMPL,
     INFINITE,
     MARK,
     REPLAY_STATE,
     REPLAY_STATE_ESN,
     STATE_FLAG_AF_UNSPEC,
     STATE_FLAG_ESN,
+    UDP_ENCAP_ESPINUDP,
     UINT32,
     UINT64,
     USER_TMPL,
@@ -29,7 +31,7 @@ from hauberk_xfrm.layout import (
 )
 from hauberk_xfrm.policy import Action, Direction, Mark, Policy, PolicyFlag, PolicyType, Template
 from hauberk_xfrm.selector import EXACT_PORT_MASK, Selector
-from hauberk_xfrm.state import ESP, Aead, Lifetime, Mode, StateDirection, StateDump, StateFlag
+from hauberk_xfrm.state import ESP, Aead, Lifetime, Mode, StateDirection, StateDump, StateFlag, UdpPorts
 
 _ALGORITHM_NAME_BYTES = 64
 _NO_LIFETIME = (INFINITE, INFINITE, INFINITE, INFINITE, 0, 0)
@@ -80,6 +82,7 @@ def _decode_state(body: bytes) -> StateDump | None:
     aead: Aead | None = None
     algorithm: str | None = None
     direction: StateDirection | None = None
+    encapsulation: UdpPorts | None = None
     last_used = 0
     sequence = 0
     for kind, value in parse_attributes(body, USERSA_INFO.size):
@@ -101,6 +104,8 @@ def _decode_state(body: bytes) -> StateDump | None:
             case Attribute.REPLAY_VAL:
                 oseq, seq, _ = REPLAY_STATE.unpack_from(value)
                 sequence = max(oseq, seq)
+            case Attribute.ENCAP:
+                encapsulation = _encapsulation(value)
             case Attribute.LASTUSED:
                 (last_used,) = UINT64.unpack_from(value)
             case Attribute.SA_DIR:
@@ -118,6 +123,7 @@ def _decode_state(body: bytes) -> StateDump | None:
         esn=bool(flags & STATE_FLAG_ESN),
         direction=direction,
         flags=StateFlag(flags & ~(STATE_FLAG_ESN | STATE_FLAG_AF_UNSPEC)),
+        encapsulation=encapsulation,
         lifetime=_lifetime(*limits[:6]),
         larval=algorithm is None,
         algorithm=algorithm,
@@ -212,6 +218,12 @@ def _template(data: bytes) -> Template:
         protocol=protocol,
         spi=ntohl(spi),
     )
+
+
+def _encapsulation(template: bytes) -> UdpPorts | None:
+    """None also for other people's ways, such as TCP (RFC 9329)."""
+    kind, source, destination, _ = ENCAP_TMPL.unpack_from(template)
+    return UdpPorts(source=ntohs(source), destination=ntohs(destination)) if kind == UDP_ENCAP_ESPINUDP else None
 
 
 def _lifetime(

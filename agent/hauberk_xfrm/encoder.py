@@ -11,6 +11,7 @@ from hauberk_xfrm.attribute import build_attribute
 from hauberk_xfrm.layout import (
     ALGO_AEAD,
     ANY_ALGORITHM,
+    ENCAP_TMPL,
     INFINITE,
     MARK,
     REPLAY_STATE_ESN,
@@ -18,6 +19,7 @@ from hauberk_xfrm.layout import (
     SPI_RANGE,
     STATE_FLAG_AF_UNSPEC,
     STATE_FLAG_ESN,
+    UDP_ENCAP_ESPINUDP,
     UINT32,
     USER_TMPL,
     USERPOLICY_ID,
@@ -29,7 +31,7 @@ from hauberk_xfrm.layout import (
 )
 from hauberk_xfrm.policy import Mark, Policy, PolicyType, Slot, Template
 from hauberk_xfrm.selector import EXACT_PORT_MASK, Selector
-from hauberk_xfrm.state import ESP, Aead, Lifetime, Mode, State, StateDirection
+from hauberk_xfrm.state import ESP, Aead, Lifetime, Mode, State, StateDirection, UdpPorts
 
 LEGACY_REPLAY_WINDOW_MAX = 32
 """What fits into `struct xfrm_replay_state`; more needs XFRMA_REPLAY_ESN_VAL, with or without ESN."""
@@ -84,6 +86,8 @@ def encode_state(state: State) -> bytes:
         body += build_attribute(
             Attribute.REPLAY_ESN_VAL, REPLAY_STATE_ESN.pack((window + 31) // 32, 0, 0, 0, 0, window)
         )
+    if state.encapsulation is not None:
+        body += _encapsulation(state.encapsulation)
     if state.direction is not None:
         body += build_attribute(Attribute.SA_DIR, bytes((state.direction,)))
     return body
@@ -159,6 +163,12 @@ def _lifetime(lifetime: Lifetime) -> tuple[int, int, int, int, int, int, int, in
         0,
         0,
     )
+
+
+def _encapsulation(ports: UdpPorts) -> bytes:
+    # The original address (RFC 3948 section 3.1.2) is written and shown, but no kernel looks at it.
+    template = ENCAP_TMPL.pack(UDP_ENCAP_ESPINUDP, htons(ports.source), htons(ports.destination), b"")
+    return build_attribute(Attribute.ENCAP, template)
 
 
 def _aead(aead: Aead) -> bytes:

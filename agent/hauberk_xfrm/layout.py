@@ -24,6 +24,10 @@ ANY_ALGORITHM = 0xFFFFFFFF
 """The algorithm masks of a template: only pfkey looks at them."""
 
 
+UDP_ENCAP_ESPINUDP = 2
+"""linux/udp.h: ESP in UDP as RFC 3948 has it."""
+
+
 class MessageType(IntEnum):
     """XFRM_MSG_*: those that this package sends or understands. FLUSHSA, FLUSHPOLICY and SETDEFAULT are not here."""
 
@@ -44,6 +48,7 @@ class Attribute(IntEnum):
     ALG_AUTH = 1
     ALG_CRYPT = 2
     ALG_COMP = 3
+    ENCAP = 4
     TMPL = 5
     REPLAY_VAL = 10
     LASTUSED = 15
@@ -89,6 +94,9 @@ USER_TMPL = Struct("=16sIB3xH2x16sIBBBxIII")
 
 # struct xfrm_algo_aead, without the key that follows: name, key bits, ICV bits
 ALGO_AEAD = Struct("=64sII")
+
+# struct xfrm_encap_tmpl: type, source port, destination port, (2), original address
+ENCAP_TMPL = Struct("=HHH2x16s")
 
 # struct xfrm_replay_state: oseq, seq, bitmap
 REPLAY_STATE = Struct("=III")

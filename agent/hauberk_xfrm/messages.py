@@ -122,7 +122,7 @@ class XfrmMessage(nlmsg):
         (1, "XFRMA_ALG_AUTH", "hex"),
         (2, "XFRMA_ALG_CRYPT", "hex"),
         (3, "XFRMA_ALG_COMP", "hex"),
-        (4, "XFRMA_ENCAP", "hex"),
+        (4, "XFRMA_ENCAP", "encap_tmpl"),
         (5, "XFRMA_TMPL", "templates"),
         (10, "XFRMA_REPLAY_VAL", "replay_state"),
         (13, "XFRMA_SRCADDR", "address"),
@@ -154,6 +154,17 @@ class XfrmMessage(nlmsg):
         """struct xfrm_algo_aead."""
 
         fields = (("alg_name", "64s"), ("alg_key_len", "I"), ("alg_icv_len", "I"), ("alg_key", "s"))
+
+    class encap_tmpl(nla):  # noqa: N801
+        """struct xfrm_encap_tmpl."""
+
+        fields = (
+            ("encap_type", "H"),
+            ("encap_sport", ">H"),
+            ("encap_dport", ">H"),
+            ("pad", "2x"),
+            ("encap_oa", "16s"),
+        )
 
     class replay_state(nla):  # noqa: N801
         """struct xfrm_replay_state."""

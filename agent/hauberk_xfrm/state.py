@@ -1,6 +1,6 @@
 """Security associations as the kernel holds them: states."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntEnum, IntFlag
 
 from hauberk_xfrm.address import IpAddress, ReqId, Spi
@@ -64,6 +64,18 @@ class Aead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UdpPorts:
+    """ESP in UDP (RFC 3948), from a port to a port.
+
+    What comes in is given to the kernel's states by a socket with UDP_ENCAP on the destination port: without one it is
+    lost. The kernel sends by itself.
+    """
+
+    source: int
+    destination: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lifetime:
     """When the kernel expires a state: `soft_*` raises an event, `hard_*` deletes the state. None: never.
 
@@ -99,6 +111,7 @@ class State:
     esn: bool = True
     direction: StateDirection | None = None
     flags: StateFlag = StateFlag.NONE
+    encapsulation: UdpPorts | None = None
     lifetime: Lifetime = Lifetime()
 
     def __post_init__(self) -> None:
@@ -131,3 +144,10 @@ class StateDump(State):
     replay_packets: int
     replay_window_packets: int
     integrity_failed: int
+
+    def as_written(self) -> State:
+        """The state alone, as it could be written again, if the kernel has shown its key."""
+        return State(**{name: getattr(self, name) for name in _STATE_FIELDS})
+
+
+_STATE_FIELDS = tuple(each.name for each in fields(State))

@@ -95,7 +95,7 @@ class Xfrm:
         """Fills in the larval state that `allocate_spi` made; NotFound if that has expired (then `add_state` it).
 
         As that state is inbound, a direction of None goes out as IN here. Of a state that has its key already the
-        kernel changes the lifetime alone.
+        kernel changes the lifetime and, where there is encapsulation before and after, its ports.
         """
         self._change(UpdateState(state=state))
 

@@ -49,13 +49,17 @@ from hauberk_xfrm import (
     StateExists,
     StateFlag,
     Template,
+    UdpPorts,
     Xfrm,
     XfrmError,
 )
+from hauberk_xfrm.bypass import bypass_ipsec
+from hauberk_xfrm.encapsulation import take_esp
 
 CLONE_NEWNET = 0x40000000
 ETH_P_ALL, PACKET_OUTGOING = 0x0003, 4
-ESP, ICMPV6 = 50, 58
+ESP, ICMPV6, UDP = 50, 58, 17
+ENCAPSULATION_PORT = 4500
 
 E = TypeVar("E", bound=XfrmError)
 
@@ -253,6 +257,10 @@ def _outgoing(tap: socket.socket) -> Generator[str, None, None]:
         if direction != PACKET_OUTGOING:
             continue
         match ethertype:
+            case 0x0800 if packet[9] == UDP and packet[22:24] == ENCAPSULATION_PORT.to_bytes(2):  # destination port
+                yield "esp in udp"
+            case 0x86DD if packet[6] == UDP and packet[42:44] == ENCAPSULATION_PORT.to_bytes(2):
+                yield "esp in udp"
             case 0x0800:  # IPv4: protocol
                 yield "esp" if packet[9] == ESP else "clear"
             case 0x86DD if packet[6] == ESP:  # IPv6: next header, hop limit
@@ -265,13 +273,13 @@ def _outgoing(tap: socket.socket) -> Generator[str, None, None]:
                 yield "other"
 
 
-def packets_are_esp(left: Host, right: Host) -> None:
+def packets_are_esp(left: Host, right: Host, *, kind: str = "esp") -> None:
     """Both families pass, both ways, and nothing but ESP is on the wire; the states count it."""
     with wiretap(left, right) as wire:
         for family in (4, 6):
             check(left.send(right, family) == 3, f"IPv{family} from left to right")
             check(right.send(left, family) == 3, f"IPv{family} from right to left")
-    check(wire["esp"] == 12 and wire["clear"] == 0, wire)
+    check(wire[kind] == 12 and wire["clear"] == 0, wire)
     for host in (left, right):
         states = host.xfrm.dump_states()
         check(len(states) == 2, states)
@@ -330,6 +338,80 @@ def iptfs_passes() -> None:
         for host, peer in ((left, right), (right, left)):
             protect(host, peer, outer=4, mode=Mode.IPTFS)
         packets_are_esp(left, right)
+
+
+@contextmanager
+def encapsulation_sockets(family: int, *hosts: Host) -> Generator[list[socket.socket], None, None]:
+    """The sockets on port 4500 that an IKE daemon has."""
+    with ExitStack() as opened:
+        sockets: list[socket.socket] = []
+        for host in hosts:
+            with inside(host.name):
+                kind = socket.AF_INET if family == 4 else socket.AF_INET6
+                sock = opened.enter_context(socket.socket(kind, socket.SOCK_DGRAM))
+            take_esp(sock)
+            bypass_ipsec(sock)
+            sock.bind((str(host.addresses[family]), ENCAPSULATION_PORT))
+            sock.settimeout(0.2)
+            sockets.append(sock)
+        yield sockets
+
+
+IN_UDP = UdpPorts(source=ENCAPSULATION_PORT, destination=ENCAPSULATION_PORT)
+
+
+def esp_passes_in_udp_over_ipv4() -> None:
+    with two_hosts() as (left, right), encapsulation_sockets(4, left, right):
+        associate(left, right, state_of(encapsulation=IN_UDP))
+        for host, peer in ((left, right), (right, left)):
+            protect(host, peer, outer=4)
+        packets_are_esp(left, right, kind="esp in udp")
+
+
+def esp_passes_in_udp_over_ipv6() -> None:
+    with two_hosts() as (left, right), encapsulation_sockets(6, left, right):
+        associate(left, right, state_of(**OVER_IPV6, encapsulation=IN_UDP))
+        for host, peer in ((left, right), (right, left)):
+            protect(host, peer, outer=6)
+        packets_are_esp(left, right, kind="esp in udp")
+
+
+def esp_in_udp_needs_a_socket_that_takes_it() -> None:
+    with two_hosts() as (left, right):
+        with encapsulation_sockets(4, left, right):
+            associate(left, right, state_of(encapsulation=IN_UDP))
+            for host, peer in ((left, right), (right, left)):
+                protect(host, peer, outer=4)
+            check(left.send(right, 4) == 3, "with a socket")
+        check(left.send(right, 4) == 0, "without a socket")
+        with encapsulation_sockets(4, left, right):
+            check(left.send(right, 4) == 3, "with a socket again")
+
+
+def ike_passes_a_socket_that_takes_esp_and_nothing_else_does() -> None:
+    with two_hosts() as (left, right):
+        for family in (4, 6):
+            with encapsulation_sockets(family, left, right) as (sender, receiver):
+                for payload in (b"\xff", b"\xc0\0\0\x01 and what else an ESP packet has", b"\0\0\0\0 and IKE"):
+                    sender.sendto(payload, (str(right.addresses[family]), ENCAPSULATION_PORT))
+                check(receiver.recv(100) == b"\0\0\0\0 and IKE", "IKE was not the first to come")
+
+
+def a_state_takes_other_ports_and_counts_on() -> None:
+    with two_hosts() as (left, right), encapsulation_sockets(4, left, right):
+        associate(left, right, state_of(encapsulation=IN_UDP))
+        for host, peer in ((left, right), (right, left)):
+            protect(host, peer, outer=4)
+        check(left.send(right, 4) == 3, "before")
+        moved = UdpPorts(source=4511, destination=ENCAPSULATION_PORT)
+        for host, direction in ((left, StateDirection.OUT), (right, StateDirection.IN)):
+            (state,) = [each for each in host.xfrm.dump_states() if each.source == left.addresses[4]]
+            check(state.direction is direction, repr(state))
+            host.xfrm.update_state(replace(state.as_written(), encapsulation=moved))
+        check(left.send(right, 4) == 3, "after")
+        for host in (left, right):
+            (state,) = [each for each in host.xfrm.dump_states() if each.source == left.addresses[4]]
+            check(state.encapsulation == moved and state.packets == 6 and state.sequence == 6, repr(state))
 
 
 def states_of_kernels_that_know_no_directions_pass() -> None:
@@ -414,6 +496,8 @@ VARIANTS = [
     state_of(flags=StateFlag.DECAP_DSCP | StateFlag.NOECN),
     state_of(lifetime=Lifetime(soft_bytes=1, hard_bytes=2**63, soft_packets=3, hard_packets=2**40)),
     state_of(reqid=ReqId(0xFFFFFFFF), spi=Spi(0x100)),
+    state_of(encapsulation=UdpPorts(source=4500, destination=40002), direction=StateDirection.OUT, replay_window=0),
+    state_of(**OVER_IPV6, encapsulation=UdpPorts(source=1, destination=65535), mode=Mode.TRANSPORT),
 ]
 
 
@@ -529,6 +613,11 @@ STORIES: tuple[Callable[[], None], ...] = (
     both_families_pass_through_one_pair_of_states_over_ipv6,
     chacha20_passes_without_esn_and_with_the_old_replay_window,
     iptfs_passes,
+    esp_passes_in_udp_over_ipv4,
+    esp_passes_in_udp_over_ipv6,
+    esp_in_udp_needs_a_socket_that_takes_it,
+    ike_passes_a_socket_that_takes_esp_and_nothing_else_does,
+    a_state_takes_other_ports_and_counts_on,
     states_of_kernels_that_know_no_directions_pass,
     without_a_state_nothing_passes_and_nothing_is_in_clear,
     the_wrong_key_is_counted_as_forgery,

@@ -26,6 +26,7 @@ from hauberk_xfrm import (
     StateDirection,
     StateFlag,
     Template,
+    UdpPorts,
 )
 
 unhurried = settings(deadline=None, max_examples=60)
@@ -116,6 +117,9 @@ lifetimes = st.builds(
 )
 
 
+udp_ports = st.builds(UdpPorts, source=uint16, destination=uint16)
+
+
 @st.composite
 def states(draw: st.DrawFn) -> State:
     family = draw(families)
@@ -130,5 +134,6 @@ def states(draw: st.DrawFn) -> State:
         esn=draw(st.booleans()),
         direction=draw(st.none() | st.sampled_from(StateDirection)),
         flags=StateFlag(draw(st.integers(0, 127)) & ~32),
+        encapsulation=draw(st.none() | udp_ports),
         lifetime=draw(lifetimes),
     )

@@ -35,6 +35,7 @@ def test_a_state_comes_back_as_it_went(state: State) -> None:
     for name in _COMPARED:
         assert getattr(decoded, name) == getattr(state, name), name
     assert decoded.replay_window == (0 if state.direction is StateDirection.OUT else state.replay_window)
+    assert decoded.as_written() == dataclasses.replace(state, replay_window=decoded.replay_window)
     assert not decoded.larval
     assert state.aead is not None
     assert decoded.algorithm == state.aead.name

@@ -146,6 +146,9 @@ def test_a_state_is_what_pyroute2_makes_of_it(state: State) -> None:
     wide = state.esn or window > 32
     if wide:
         attributes.append(("XFRMA_REPLAY_ESN_VAL", {"bmp_len": -(-window // 32), "replay_window": window}))
+    if state.encapsulation is not None:
+        ports = {"encap_sport": state.encapsulation.source, "encap_dport": state.encapsulation.destination}
+        attributes.append(("XFRMA_ENCAP", {"encap_type": 2, **ports, "encap_oa": b""}))
     if state.direction is not None:
         attributes.append(("XFRMA_SA_DIR", int(state.direction)))
     by_pyroute2 = build_body(
