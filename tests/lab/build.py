@@ -47,12 +47,7 @@ HEARTBEAT_SECONDS = 30.0
 
 def ensure(progress: Progress) -> Parts:
     """Builds what is missing and says where everything lies. Errors: BuildError."""
-    packages.install_missing(packages.RUNNING, cache.directory() / "logs" / "packages.log", progress)
-    kernel, kubernetes, containerd = kernel_part(), kubernetes_part(), containerd_part()
-    if not kernel.is_built():
-        packages.install_missing(packages.BUILDING_KERNEL, cache.directory() / "logs" / "packages.log", progress)
-        _announce(kernel, "about 6 minutes", progress)
-        kernel.ensure(lambda work, out: _build_kernel(kernel, work, out, progress))
+    kernel, kubernetes, containerd = ensure_kernel(progress), kubernetes_part(), containerd_part()
     if not kubernetes.is_built():
         go = _go(progress)
         _announce(kubernetes, "about 6 minutes", progress)
@@ -76,12 +71,24 @@ def ensure(progress: Progress) -> Parts:
             clients.ensure(lambda work, out: _unpack_clients(clients, work, out, progress))
         kubectl, helm = kubectl or clients.path / "kubectl", helm or clients.path / "helm"
     return Parts(
-        kernel=kernel.path / "linux",
+        kernel=kernel,
         kubernetes=kubernetes.path,
         containerd=containerd.path,
         kubectl=kubectl,
         helm=helm,
     )
+
+
+def ensure_kernel(progress: Progress) -> Path:
+    """Builds the kernel alone if it is missing; its binary. Errors: BuildError."""
+    log = cache.directory() / "logs" / "packages.log"
+    packages.install_missing(packages.RUNNING, log, progress)
+    kernel = kernel_part()
+    if not kernel.is_built():
+        packages.install_missing(packages.BUILDING_KERNEL, log, progress)
+        _announce(kernel, "about 6 minutes", progress)
+        kernel.ensure(lambda work, out: _build_kernel(kernel, work, out, progress))
+    return kernel.path / "linux"
 
 
 def kernel_part() -> Part:

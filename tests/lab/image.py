@@ -168,7 +168,7 @@ def _ensure_base(part: Part, progress: Progress) -> None:
             "--force-check-gpg",
             f"--cache-dir={downloads}",
         ]
-        argv += [f"--include={','.join(BASE_PACKAGES)}", SUITE, str(tree), *_debian_mirror()]
+        argv += [f"--include={','.join(BASE_PACKAGES)}", SUITE, str(tree), *packages.debian_mirror()]
         _run(argv, part.log)
         for path in _NOT_IN_BASE:
             shutil.rmtree(tree / path, ignore_errors=True)
@@ -176,20 +176,6 @@ def _ensure_base(part: Part, progress: Progress) -> None:
         (out / "Dockerfile").write_text('FROM scratch\nADD rootfs.tar /\nCMD ["python3"]\n')
 
     part.ensure(make)
-
-
-def _debian_mirror() -> list[str]:
-    """The mirror that apt uses, if it is one of Debian's; else debootstrap's own default."""
-    if shutil.which("apt-get") is None:
-        return []
-    listed = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.splitlines()
-    return sorted({line.split()[1] for line in listed if line.startswith("Debian ") and "security" not in line})[:1]
 
 
 def _pip_mounts(work: Path) -> list[str]:

@@ -69,6 +69,20 @@ def install_missing(wanted: dict[str, str], log: Path, progress: Callable[[str],
         raise BuildError(f"installed, but still missing what is in: {' '.join(still)}", log=log)
 
 
+def debian_mirror() -> list[str]:
+    """The mirror that apt uses, if it is one of Debian's; else debootstrap's own default."""
+    if shutil.which("apt-get") is None:
+        return []
+    listed = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.splitlines()
+    return sorted({line.split()[1] for line in listed if line.startswith("Debian ") and "security" not in line})[:1]
+
+
 def _needed(wanted: dict[str, str]) -> str:
     return ", ".join(sorted(program for program in wanted if not _is_there(program)))
 
