@@ -1,0 +1,282 @@
+"""The bed: two gateways with a pod each, in network namespaces of a kernel that has ESP, and everything between them.
+
+    [lpod] 10.244.1.2 ---- [left] 192.0.2.1 ------------ 192.0.2.2 [right] ---- 10.244.2.2 [rpod]
+           fd00:244:1::2          2001:db8::1          2001:db8::2          fd00:244:2::2
+
+We are `left`, the foreign daemon is `right`. With a NAT in between, the one behind it has 10.99.0.1 and shows itself
+with the same address as without. Every frame that a gateway sends to the other one is seen by `Wire`. Pings bear a
+mark, so that they are known where they are in clear. Used within the kernel that `program` runs in.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+from hauberk_xfrm import Policy, StateDump, Xfrm
+from tests.lab.packet import Kind, dissect
+
+IpAddress = IPv4Address | IPv6Address
+
+MARK = b"HAUBERK-CLEAR-MARKER"
+REPLY_SECONDS = 2.0
+"""How long a ping may take; the machine may be busy."""
+_CLONE_NEWNET = 0x40000000
+_ETH_P_ALL, _PACKET_OUTGOING = 0x0003, 4
+_ECHO_REQUEST, _ECHO_REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Nat(StrEnum):
+    """Who is behind a NAT."""
+
+    NOBODY = "nobody"
+    LEFT = "left"
+    RIGHT = "right"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """One end. `addresses` by family: its own; `seen`: where the other end sees it."""
+
+    name: str
+    pod_name: str
+    addresses: dict[int, IpAddress]
+    seen: dict[int, IpAddress]
+    pods: dict[int, IpAddress]
+    networks: dict[int, str]
+    xfrm: Xfrm
+
+    def states(self) -> list[StateDump]:
+        """The complete ESP states in its kernel tables."""
+        return [state for state in self.xfrm.dump_states() if not state.larval]
+
+    def policies(self) -> list[Policy]:
+        """The policies in its kernel tables, but for those of sockets."""
+        return self.xfrm.dump_policies()
+
+
+class Wire:
+    """Counts what the gateways send to each other, by what it is.
+
+    Only what leaves an interface: what comes in is shown once more after its decryption.
+    """
+
+    def __init__(self, gateways: tuple[Gateway, Gateway]) -> None:
+        self._taps: list[socket.socket] = []
+        for gateway in gateways:
+            with inside(gateway.name):
+                tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+            tap.bind(("wire", _ETH_P_ALL))
+            tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+            tap.setblocking(False)
+            self._taps.append(tap)
+
+    def taken(self) -> Counter[str]:
+        """How many frames since the last time, by kind (tests/lab/packet.py); `clear` are those with our mark."""
+        counts: Counter[str] = Counter()
+        for tap in self._taps:
+            while True:
+                try:
+                    frame, (_, _, direction, *_) = tap.recvfrom(65536)
+                except BlockingIOError:
+                    break
+                if direction != _PACKET_OUTGOING:
+                    continue
+                if MARK in frame:
+                    counts["clear"] += 1
+                counts[dissect(frame).kind.value] += 1
+        return counts
+
+    def esp(self) -> int:
+        """How many frames of ESP since the last time, in UDP or not. Raises AssertionError if a ping was in clear."""
+        counts = self.taken()
+        assert not counts["clear"], f"{counts['clear']} pings crossed in clear: {dict(counts)}"
+        return counts[Kind.ESP.value] + counts[Kind.ESP_IN_UDP.value]
+
+    def close(self) -> None:
+        for tap in self._taps:
+            tap.close()
+
+
+class Bed:
+    """What `lay` made; everything is gone after it."""
+
+    def __init__(self, left: Gateway, right: Gateway) -> None:
+        self.left, self.right = left, right
+        self.wire = Wire((left, right))
+
+    def ping(self, source: str, source_address: IpAddress, target: IpAddress, *, count: int = 2) -> int:
+        """Sends echo requests from a namespace; how many were answered in time."""
+        version = target.version
+        family, protocol = (
+            (socket.AF_INET, socket.IPPROTO_ICMP) if version == 4 else (socket.AF_INET6, socket.IPPROTO_ICMPV6)
+        )
+        with inside(source):
+            sock = socket.socket(family, socket.SOCK_RAW, protocol)
+        answered = 0
+        with sock:
+            sock.bind((str(source_address), 0))
+            for number in range(count):
+                identifier = os.urandom(2)
+                body = identifier + struct.pack("!H", number) + MARK
+                packet = bytes((_ECHO_REQUEST[version], 0)) + b"\0\0" + body
+                if version == 4:  # the kernel fills in ICMPv6's alone
+                    packet = packet[:2] + struct.pack("!H", _checksum(packet)) + packet[4:]
+                # The kernel says so at once where policy forbids a packet, or it drops the packet silently.
+                with suppress(OSError):
+                    sock.sendto(packet, (str(target), 0))
+                answered += _is_answered(sock, version, body)
+        return answered
+
+
+def _is_answered(sock: socket.socket, version: int, body: bytes) -> bool:
+    deadline = time.monotonic() + REPLY_SECONDS
+    while (left := deadline - time.monotonic()) > 0:
+        sock.settimeout(left)
+        try:
+            data = sock.recv(2048)
+        except (TimeoutError, OSError):
+            continue
+        if version == 4:
+            data = data[4 * (data[0] & 0x0F) :]
+        if data[0] == _ECHO_REPLY[version] and data[4:] == body:
+            return True
+    return False
+
+
+def _checksum(data: bytes) -> int:
+    """RFC 1071."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+@contextmanager
+def inside(namespace: str) -> Generator[None]:
+    """Sockets opened meanwhile belong to that network namespace."""
+    with open("/proc/self/ns/net") as home, open(f"/run/netns/{namespace}") as there:
+        _enter(there.fileno())
+        try:
+            yield
+        finally:
+            _enter(home.fileno())
+
+
+def _enter(descriptor: int) -> None:
+    if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def ip(namespace: str | None, *commands: str) -> None:
+    """iproute2, as one batch."""
+    where = ("-n", namespace) if namespace else ()
+    subprocess.run(("ip", *where, "-batch", "-"), input="\n".join(commands), text=True, check=True)
+
+
+@contextmanager
+def lay(nat: Nat = Nat.NOBODY) -> Generator[Bed]:
+    """Makes the namespaces of the picture above, and proves that the wire shows what is in clear."""
+    with ExitStack() as cleanup:
+        for name in ("left", "right", "lpod", "rpod", *(("nat",) if nat is not Nat.NOBODY else ())):
+            ip(None, f"netns add {name}")
+            cleanup.callback(ip, None, f"netns delete {name}")
+            with inside(name):  # nobody else can have our addresses: don't wait to hear so
+                Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0")
+                Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+                Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
+            ip(name, "link set lo up")
+        left, right = (_gateway(number, cleanup, behind_nat=nat.value == name) for number, name in _NUMBERED)
+        _connect(left, right, nat)
+        for gateway in (left, right):
+            _add_pod(gateway)
+        bed = Bed(left, right)
+        cleanup.callback(bed.wire.close)
+        one, other = (right, left) if nat is Nat.RIGHT else (left, right)
+        for version in (4, 6) if nat is Nat.NOBODY else (4,):
+            _wait_for_ping(bed, one, other, version)
+        assert bed.wire.taken()["clear"] > 0, "a wire that shows nothing now proves nothing later"
+        yield bed
+
+
+_NUMBERED = ((1, "left"), (2, "right"))
+
+
+def _gateway(number: int, cleanup: ExitStack, *, behind_nat: bool) -> Gateway:
+    seen: dict[int, IpAddress] = {4: ip_address(f"192.0.2.{number}"), 6: ip_address(f"2001:db8::{number}")}
+    name = dict(_NUMBERED)[number]
+    xfrm = cleanup.enter_context(Xfrm())
+    with inside(name):
+        xfrm.dump_policies()  # opens its socket here
+    return Gateway(
+        name=name,
+        pod_name=f"{name[0]}pod",
+        addresses={4: ip_address("10.99.0.1")} if behind_nat else seen,
+        seen={4: seen[4]} if behind_nat else seen,
+        pods={4: ip_address(f"10.244.{number}.2"), 6: ip_address(f"fd00:244:{number}::2")},
+        networks={4: f"10.244.{number}.0/24", 6: f"fd00:244:{number}::/64"},
+        xfrm=xfrm,
+    )
+
+
+def _connect(left: Gateway, right: Gateway, nat: Nat) -> None:
+    """A veth between the gateways; with a NAT two, and what is behind it has a default route to it."""
+    if nat is Nat.NOBODY:
+        ip(None, "link add wire netns left type veth peer name wire netns right")
+        for here, there in ((left, right), (right, left)):
+            ip(
+                here.name,
+                f"addr add {here.addresses[4]}/24 dev wire",
+                f"addr add {here.addresses[6]}/64 dev wire nodad",
+                "link set wire up",
+                *(f"route add {there.networks[version]} via {there.addresses[version]}" for version in (4, 6)),
+            )
+        return
+    hidden, public = (left, right) if nat is Nat.LEFT else (right, left)
+    ip(
+        None,
+        f"link add wire netns {hidden.name} type veth peer name inner netns nat",
+        f"link add wire netns {public.name} type veth peer name outer netns nat",
+    )
+    ip("nat", "addr add 10.99.0.254/24 dev inner", f"addr add {hidden.seen[4]}/24 dev outer")
+    ip("nat", "link set inner up", "link set outer up")
+    ip(hidden.name, f"addr add {hidden.addresses[4]}/24 dev wire", "link set wire up")
+    ip(hidden.name, "route add default via 10.99.0.254")
+    ip(public.name, f"addr add {public.addresses[4]}/24 dev wire", "link set wire up")
+    ip(public.name, f"route add {hidden.networks[4]} via {hidden.seen[4]}")
+    rules = "table ip nat { chain post { type nat hook postrouting priority srcnat; oifname outer masquerade; }; }"
+    subprocess.run(("ip", "netns", "exec", "nat", "nft", rules), check=True)
+
+
+def _add_pod(gateway: Gateway) -> None:
+    ip(None, f"link add eth0 netns {gateway.pod_name} type veth peer name pod netns {gateway.name}")
+    for version, host in ((4, "10.244.{}.1/24"), (6, "fd00:244:{}::1/64")):
+        number = {name: number for number, name in _NUMBERED}[gateway.name]
+        address = host.format(number)
+        length = address.partition("/")[2]
+        nodad = "nodad" if version == 6 else ""
+        ip(gateway.name, f"addr add {address} dev pod {nodad}")
+        ip(gateway.pod_name, f"addr add {gateway.pods[version]}/{length} dev eth0 {nodad}")
+    ip(gateway.name, "link set pod up")
+    ip(gateway.pod_name, "link set eth0 up")
+    for version in (4, 6):
+        router = ip_address(int(gateway.pods[version]) - 1)
+        ip(gateway.pod_name, f"route add default via {ip_address(router)}")
+
+
+def _wait_for_ping(bed: Bed, one: Gateway, other: Gateway, version: int) -> None:
+    deadline = time.monotonic() + 5
+    while not bed.ping(one.name, one.addresses[version], other.seen[version], count=1):
+        assert time.monotonic() < deadline, f"no plain packet of IPv{version} passes"

@@ -1,0 +1,95 @@
+"""Plays cases in kernels, one a CPU, and gathers what became of them. Called by `__main__` and by the tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.bare_kernel import boot
+from tests.interop import program, roots
+from tests.interop.case import Case
+from tests.lab import build, cache
+
+Progress = Callable[[str], None]
+
+MEMORY = "1G"
+START_SECONDS = 60.0
+CASE_SECONDS = 60.0
+"""A generous mean: a kernel that takes longer hangs."""
+_LOOK_SECONDS = 0.5
+_MAX_KERNELS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a case: no `failure`, or what went wrong with what both daemons said."""
+
+    case: Case
+    failure: str | None
+    seconds: float
+
+
+def play(cases: Sequence[Case], progress: Progress) -> dict[str, Outcome]:
+    """Plays all cases; the outcomes by the cases' ids, one for each. Errors: LabError when a part can't be made."""
+    build.ensure_kernel(progress)
+    roots.ensure(progress)
+    kernels = min(len(os.sched_getaffinity(0)), _MAX_KERNELS, len(cases))
+    shares = [cases[number::kernels] for number in range(kernels)]
+    with tempfile.TemporaryDirectory(prefix="interop-") as directory, ThreadPoolExecutor(kernels) as pool:
+        played = [
+            pool.submit(_boot, Path(directory, str(number)), number, share) for number, share in enumerate(shares)
+        ]
+        _show(Path(directory), played, len(cases), progress)
+        outcomes: dict[str, Outcome] = {}
+        for number, share in enumerate(shares):
+            said = played[number].result()
+            found = {line["case"]: line for line in _lines(Path(directory, str(number)))}
+            for case in share:
+                line = found.get(case.id, {"failure": f"not played to its end: {said}", "seconds": 0.0})
+                outcomes[case.id] = Outcome(case=case, failure=line["failure"], seconds=line["seconds"])
+    return outcomes
+
+
+def _boot(results: Path, number: int, share: Sequence[Case]) -> str:
+    """How the kernel that plays a share ended, for people."""
+    return boot(
+        program.__name__,
+        results,
+        str(cache.directory()),
+        *(case.id for case in share),
+        seconds=START_SECONDS + CASE_SECONDS * len(share),
+        memory=MEMORY,
+        cpu=number,
+    )
+
+
+def _show(directory: Path, played: Sequence[Future[str]], total: int, progress: Progress) -> None:
+    """Says each outcome as it comes, until all kernels have ended."""
+    shown: set[str] = set()
+    while True:
+        over = all(future.done() for future in played)
+        for results in sorted(directory.iterdir()):
+            for line in _lines(results):
+                if line["case"] not in shown:
+                    shown.add(line["case"])
+                    verdict = "failed" if line["failure"] else "passed"
+                    progress(f"[{len(shown)}/{total}] {line['case']} {verdict}, {line['seconds']} s")
+        if over:
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def _lines(results: Path) -> list[dict[str, Any]]:
+    """The outcomes so far of the kernel with those results."""
+    file = results / "outcomes.json"
+    if not file.exists():
+        return []
+    # A line that is being written has no end yet.
+    return [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,92 @@
+"""A case being played: the bed, both daemons, and what is checked before and after each event.
+
+`Scene.protected` is the judgement that a tunnel is as it should be: pings pass, as ESP alone, and each end's kernel has
+exactly one SA a direction that counts them, the same at both ends. `Scene.bare` is the judgement that nothing is left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from hauberk_xfrm import StateDump
+from tests.interop.bed import Bed, Gateway, IpAddress
+from tests.interop.daemon import Daemon
+from tests.interop.hauberk import Hauberk
+from tests.interop.terms import Terms
+
+SETTLE_SECONDS = 20.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Scene:
+    """Everything that an event may touch. `initiates`: whether our side set up the IKE SA."""
+
+    bed: Bed
+    ours: Hauberk
+    theirs: Daemon
+    terms: Terms
+    initiates: bool
+    policies_before: dict[str, int] = field(default_factory=dict[str, int])
+
+    def protected(self) -> None:
+        """The tunnel stands and is used, both ways, and there is no other. Raises AssertionError."""
+        self.settles(lambda: [len(gateway.states()) for gateway in self._gateways()] == [2, 2], self._states)
+        self.bed.wire.taken()
+        before = self._counters()
+        for source, address, target in self._paths():
+            answered = self.bed.ping(source, address, target)
+            assert answered == 2, f"{answered} of 2 pings from {source} to {target} were answered; {self._states()}"
+        assert self.bed.wire.esp() >= 4 * len(self._paths()), "fewer frames of ESP than pings and answers"
+        after = self._counters()
+        assert before.keys() == after.keys(), "an SA came or went while nothing happened"
+        grown = {key for key in after if after[key] > before[key]}
+        assert grown == after.keys(), f"SAs that carried nothing: {after.keys() - grown}"
+        left, right = ({spi for name, spi in after if name == gateway.name} for gateway in self._gateways())
+        assert left == right, f"the ends have different SAs: {left}, {right}"
+
+    def bare(self, names: Sequence[str]) -> None:
+        """Nothing is left of the tunnel in the kernel tables of the gateways of those names. Raises AssertionError."""
+        for gateway in self._gateways():
+            if gateway.name in names:
+                before = self.policies_before[gateway.name]
+                self.settles(
+                    lambda gateway=gateway, before=before: not gateway.states() and len(gateway.policies()) <= before,
+                    lambda gateway=gateway: f"{self._states()}; {', '.join(map(str, gateway.policies()))}",
+                )
+
+    def settles(self, look: Callable[[], bool], what: Callable[[], str], *, seconds: float = SETTLE_SECONDS) -> None:
+        """Waits until `look()` is true. Raises AssertionError with what is instead, when it isn't in time."""
+        deadline = time.monotonic() + seconds
+        while not look():
+            assert time.monotonic() < deadline, f"not settled within {seconds:.0f} s: {what()}"
+            time.sleep(0.1)
+
+    def spis(self) -> set[int]:
+        """The SPIs of the states in our kernel."""
+        return {int(state.spi) for state in self.bed.left.states()}
+
+    def _gateways(self) -> tuple[Gateway, Gateway]:
+        return self.bed.left, self.bed.right
+
+    def _paths(self) -> list[tuple[str, IpAddress, IpAddress]]:
+        """What pings: from where, as whom, to whom."""
+        left, right = self._gateways()
+        if self.terms.transport:
+            version = self.terms.outer
+            return [(left.name, left.addresses[version], right.seen[version])]
+        return [(left.pod_name, left.pods[version], right.pods[version]) for version in self.terms.inner]
+
+    def _counters(self) -> dict[tuple[str, int], int]:
+        return {
+            (gateway.name, int(state.spi)): state.packets for gateway in self._gateways() for state in gateway.states()
+        }
+
+    def _states(self) -> str:
+        def line(state: StateDump) -> str:
+            return f"{state.source}->{state.destination} {state.spi:08x} {state.packets} packets"
+
+        return "; ".join(
+            f"{gateway.name}: {', '.join(map(line, gateway.states())) or 'no SA'}" for gateway in self._gateways()
+        )

@@ -1,0 +1,68 @@
+"""What two ends of a case agree on, in words that are nobody's configuration; the drivers translate.
+
+Proposals are in strongSwan's spelling, which is ours too. Everything has the plainest default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+LEFT_IDENTITY = "left.hauberk.test"
+RIGHT_IDENTITY = "right.hauberk.test"
+CHILD = "pods"
+PSK = "correct horse battery staple"
+PPK_IDENTITY = "quantum@hauberk.test"
+PPK = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0"
+
+
+class Authentication(StrEnum):
+    """How each end proves itself; all but PSK by a certificate of that kind."""
+
+    PSK = "psk"
+    P256 = "p256"
+    P384 = "p384"
+    P521 = "p521"
+    RSA = "rsa"
+    """RSA-2048 with PSS (RFC 7427)."""
+    CHAIN = "chain"
+    """RSA-4096 beneath two intermediates, which are sent: some 5 KB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """Where one side's word differs from the other's. Empty: the same as agreed."""
+
+    ike: str = ""
+    esp: str = ""
+    local: tuple[str, ...] = ()
+    """Traffic selectors: its own end and the other one, e.g. 10.244.1.2/32 or 10.244.1.0/24[udp/53]."""
+    remote: tuple[str, ...] = ()
+    rekey_child_seconds: int = 0
+    rekey_child_packets: int = 0
+    rekey_ike_seconds: int = 0
+    dpd_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """The terms of one case. `outer`: the family of the gateways' addresses; `inner`: those of the pods' traffic."""
+
+    authentication: Authentication = Authentication.P256
+    ike: str = "aes256gcm16-prfsha384-x25519"
+    esp: str = "aes256gcm16"
+    transport: bool = False
+    outer: int = 4
+    inner: tuple[int, ...] = (4,)
+    encapsulate: bool = False
+    """UDP encapsulation without a NAT."""
+    fragment_size: int = 0
+    """At most so many bytes a datagram; 0: whatever the ends do by themselves."""
+    childless: bool = False
+    cookie: bool = False
+    """The responder asks every initiator for a COOKIE."""
+    mobike: bool = False
+    ppk: bool = False
+    reauthenticate: bool = False
+    ours: Side = Side()
+    theirs: Side = Side()

@@ -1,0 +1,36 @@
+"""Hauberk's IKEv2 against strongSwan, libreswan and OpenIKED, over real ESP. Each case of the table is a test.
+
+The first one that runs plays all that were chosen, in a kernel a CPU; a case alone takes seconds:
+`pytest tests/interop -k strongswan-forky-initiator-certificates`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.interop import report
+from tests.interop.case import Case
+from tests.interop.cases import CASES
+from tests.interop.run import Outcome, play
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="session")
+def outcomes(request: pytest.FixtureRequest) -> dict[str, Outcome]:
+    """What became of each case that was chosen."""
+    chosen: list[Case] = []
+    for item in request.session.items:
+        callspec = getattr(item, "callspec", None)
+        if item.path == request.path and callspec is not None:
+            chosen.append(callspec.params["case"])
+    played = play(chosen, print)
+    if len(chosen) == len(CASES):
+        report.write(played.values())
+    return played
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_case(case: Case, outcomes: dict[str, Outcome]) -> None:
+    outcome = outcomes[case.id]
+    assert outcome.failure is None, outcome.failure

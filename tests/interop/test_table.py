@@ -1,0 +1,19 @@
+"""The table of cases, and the page of the docs that shows it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tests.interop import report
+from tests.interop.cases import CASES
+
+
+def test_no_two_cases_have_one_name() -> None:
+    twice = [name for name, count in Counter(case.id for case in CASES).items() if count > 1]
+    assert twice == []
+
+
+def test_the_page_in_the_docs_shows_all_cases_passed() -> None:
+    """`make interop` writes it; a case that fails is not to be landed."""
+    table = [line for line in report.PAGE.read_text().splitlines() if line.startswith("| ")]
+    assert table[2:] == report.rows(list(CASES), set(CASES)), "run `make interop`, which writes the page anew"
