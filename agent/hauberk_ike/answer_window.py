@@ -4,6 +4,7 @@ RFC 7296 sections 2.1 to 2.3: the window is of one message. A request that comes
 for byte, and changes nothing.
 """
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from hauberk_ike.datagram import SocketAddress
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 class AnswerWindow:
     """What we are asked. `sa` is in every method the IKE SA whose window it is."""
 
-    __slots__ = ("_answer", "_expected_id", "_request")
+    __slots__ = ("_answer", "_expected_id", "_request_digest")
 
     def __init__(self, expected_id: int) -> None:
         self._expected_id = expected_id
-        self._request = b""
+        self._request_digest = b""
         self._answer = b""
 
     @property
@@ -48,7 +49,7 @@ class AnswerWindow:
         """A request under the IKE SA's keys, if it is the next one; the one before it is answered again."""
         if header.message_id == self._expected_id - 1 and self._answer:
             # Only the very same request is answered again (section 2.1), so that this serves nobody else.
-            if data == self._request:
+            if _digest(data) == self._request_digest:
                 sa.send(self._answer, local=local, remote=remote)
             return
         if header.message_id != self._expected_id or header.exchange_type not in ANSWERED[sa.state]:
@@ -68,7 +69,7 @@ class AnswerWindow:
             payloads = [error_notify(error)]
             if header.exchange_type == ExchangeType.IKE_AUTH or isinstance(error, MalformedMessage):
                 broken = error
-        self._request = data
+        self._request_digest = _digest(data)
         self._answer = sa.protection.seal(
             spi_i=sa.spi_i,
             spi_r=sa.spi_r,
@@ -79,3 +80,8 @@ class AnswerWindow:
         )
         sa.send(self._answer, local=local, remote=remote)
         sa.answered(broken, remote, now)
+
+
+def _digest(request: bytes) -> bytes:
+    """What is kept of a request, for as long as the IKE SA has nothing else to say."""
+    return hashlib.sha256(request).digest()

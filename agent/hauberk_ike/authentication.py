@@ -6,6 +6,7 @@ SHA-256 and over P-384 with SHA-384. RSA, SHA-1 and the older methods do not exi
 
 import hmac
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -49,6 +50,7 @@ HASH_ALGORITHMS: Final = b"".join(int(scheme.hash_id).to_bytes(2) for scheme in 
 """The data of our SIGNATURE_HASH_ALGORITHMS notify (RFC 7427 section 4)."""
 
 
+@lru_cache(16)  # there are few, and every IKE SA keeps its peer's
 def parse_hash_algorithms(data: bytes) -> frozenset[int]:
     """The hash algorithms of a peer's SIGNATURE_HASH_ALGORITHMS notify; an odd byte at the end is ignored."""
     return frozenset(int.from_bytes(data[index : index + 2]) for index in range(0, len(data) - 1, 2))

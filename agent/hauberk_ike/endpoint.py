@@ -265,7 +265,7 @@ class IkeEndpoint:
             self._refuse(victim.path.remote, RefusalReason.HALF_OPEN_LIMIT, "too many half-open IKE SAs")
             victim.end(DownReason.FAILED, "", now, silent=True)
             self._registry.settle(victim)
-        self._registry.add_half_open(sa, (remote, data))
+        self._registry.add_half_open(sa, remote, data)
         self._registry.settle(sa)
 
     def _answer_first_request(

@@ -3,6 +3,7 @@
 The endpoint finds with it whom a datagram or a call is for; a rekey adds its new IKE SA to it.
 """
 
+import hashlib
 import heapq
 from collections.abc import Callable, Iterable
 from itertools import count
@@ -33,7 +34,7 @@ class Registry:
         self._by_handle: dict[IkeSaId, IkeSa] = {}
         """Those that are not dead, half-open ones included."""
         self._first_requests: dict[tuple[SocketAddress, bytes], IkeSa] = {}
-        """Responders' by where their IKE_SA_INIT request came from and its very bytes: a copy makes no second one."""
+        """Responders' by where their IKE_SA_INIT request came from and its digest: a copy makes no second one."""
         self.half_open = HalfOpenTable(settings)
         self._wake_ups: list[tuple[float, int, IkeSa]] = []
         """A heap; an entry whose time is not its IKE SA's `scheduled_at` is stale."""
@@ -52,11 +53,11 @@ class Registry:
         """Files a new one."""
         self._by_handle[sa.handle] = self._by_spi[sa.our_spi] = sa
 
-    def add_half_open(self, sa: "IkeSa", first_request: tuple[SocketAddress, bytes]) -> None:
+    def add_half_open(self, sa: "IkeSa", remote: SocketAddress, data: bytes) -> None:
         """Files a responder's, of which nothing is known but its first request."""
-        sa.init_key = first_request
+        sa.init_key = key = (remote, _digest(data))
         sa.is_counted = True
-        self._first_requests[first_request] = sa
+        self._first_requests[key] = sa
         self.half_open.add(sa)
         self.add(sa)
 
@@ -66,7 +67,7 @@ class Registry:
 
     def by_first_request(self, remote: SocketAddress, data: bytes) -> "IkeSa | None":
         """The one that the same request has made already."""
-        return self._first_requests.get((remote, data))
+        return self._first_requests.get((remote, _digest(data)))
 
     def find(self, ike_sa: IkeSaId) -> "IkeSa":
         """By handle, as its owner knows it. Raises UnknownIkeSa."""
@@ -116,3 +117,7 @@ class Registry:
         sa = heapq.heappop(self._wake_ups)[2]
         sa.scheduled_at = None
         return sa
+
+
+def _digest(request: bytes) -> bytes:
+    return hashlib.sha256(request).digest()

@@ -240,9 +240,7 @@ def _authenticated(sa: "IkeSa", identity: Identity, leaf: x509.Certificate | Non
         sa.certificate_serial = leaf.serial_number
         sa.certificate_not_after = leaf.not_valid_after_utc
     # What AUTH was made of has no further use.
-    sa.init_request = b""
-    if sa.initiator:
-        sa.init_answer = b""
+    sa.init_request = sa.init_answer = b""
 
 
 def _initial_contact(contents: Contents) -> bool:
