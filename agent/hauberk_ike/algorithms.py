@@ -2,7 +2,7 @@
 
 `hauberk_ike.proposals` reads and writes proposals with these tables, `hauberk_ike.negotiation` turns them into
 transforms. What is deliberately absent (SHA-1, DES and 3DES, MODP below 2048 bits: RFC 8247) is in `REFUSED`, with
-the reason that whoever asks for it is told.
+the reason that whoever asks for it is told. Each algorithm exists once, so they are compared by reference.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Final
 from hauberk_ike.numbers import EncryptionId, EsnId, IntegrityId, KeyExchangeId, PrfId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Encryption:
     """A cipher, for IKE (RFC 7296, 5282, 7634) and ESP (RFC 3602, 4106, 4309, 7634) alike.
 
@@ -39,7 +39,7 @@ class Encryption:
         return self.icv_length > 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Integrity:
     """HMAC with a truncated tag (RFC 4868), for ciphers that are no AEADs. Lengths are in bytes."""
 
@@ -51,7 +51,7 @@ class Integrity:
     kernel_name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prf:
     """A pseudorandom function (RFC 4868); `length` is its output and preferred key, in bytes."""
 
@@ -61,7 +61,7 @@ class Prf:
     length: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class KeyExchange:
     """A key exchange method. What either side sends has an exact length, in bytes; anything else is refused.
 

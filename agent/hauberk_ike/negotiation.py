@@ -3,9 +3,13 @@
 RFC 7296 sections 2.7 and 3.3; RFC 5282 section 8 for AEAD ciphers, which go without an integrity transform or with NONE
 alone; RFC 9370 section 2.2.1 for additional key exchanges. Used by IKE_SA_INIT, by whatever sets up CHILD SAs, and by
 rekeys of both.
+
+In IKE_SA_INIT a mesh says the same all over: what comes of proposals without an SPI is remembered, for a bounded number
+of them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, TypeVar
 from typing import Protocol as Interface
 
@@ -14,6 +18,8 @@ from hauberk_ike.errors import ExchangeRefused
 from hauberk_ike.numbers import EsnId, IntegrityId, NotifyType, Protocol, TransformType
 from hauberk_ike.proposals import MAX_ADDITIONAL, EspProposal, IkeProposal, choose_distinct
 from hauberk_ike.wire.security_association import Proposal, SecurityAssociation, Transform
+
+_REMEMBERED: Final = 64
 
 ESP_SPI_SIZE: Final = 4
 IKE_SPI_SIZE: Final = 8
@@ -38,6 +44,12 @@ _Algorithm = TypeVar("_Algorithm", bound=_Numbered)
 
 def offer_ike(proposals: Sequence[IkeProposal], spi: bytes = b"") -> SecurityAssociation:
     """The SA payload that offers `proposals`, numbered from 1; `spi` (8 bytes) is the new IKE SA's in a rekey."""
+    if not spi:
+        return _offer_first_ike(tuple(proposals))
+    return _offer_ike(proposals, spi)
+
+
+def _offer_ike(proposals: Sequence[IkeProposal], spi: bytes) -> SecurityAssociation:
     return SecurityAssociation(
         proposals=tuple(
             Proposal(
@@ -54,6 +66,11 @@ def offer_ike(proposals: Sequence[IkeProposal], spi: bytes = b"") -> SecurityAss
             for number, proposal in enumerate(proposals, 1)
         )
     )
+
+
+@lru_cache(_REMEMBERED)
+def _offer_first_ike(proposals: tuple[IkeProposal, ...]) -> SecurityAssociation:
+    return _offer_ike(proposals, b"")
 
 
 def offer_esp(proposals: Sequence[EspProposal], spi: bytes) -> SecurityAssociation:
@@ -84,7 +101,13 @@ def choose_ike(
     Also returns the peer's proposal that was chosen, for its SPI; the answer's SPI is left empty. The offer's order
     decides, proposals first and then algorithms. Raises ExchangeRefused (NO_PROPOSAL_CHOSEN).
     """
-    acceptable = tuple(acceptable)
+    choose = _choose_ike if spi_size else _choose_first_ike
+    return choose(offered, tuple(acceptable), spi_size)
+
+
+def _choose_ike(
+    offered: SecurityAssociation, acceptable: tuple[IkeProposal, ...], spi_size: int
+) -> tuple[IkeProposal, Proposal, SecurityAssociation]:
     for proposal in offered.proposals:
         if proposal.protocol != Protocol.IKE or len(proposal.spi) != spi_size:
             continue
@@ -93,6 +116,9 @@ def choose_ike(
             if chosen is not None:
                 return chosen, proposal, _answer(proposal, offer_ike((chosen,)))
     raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, "none of the IKE proposals is acceptable")
+
+
+_choose_first_ike: Final = lru_cache(_REMEMBERED)(_choose_ike)
 
 
 def choose_esp(
@@ -114,6 +140,13 @@ def accepted_ike(
     answer: SecurityAssociation, offered: Sequence[IkeProposal], *, spi_size: int = 0
 ) -> tuple[IkeProposal, bytes]:
     """What the responder chose of what we offered, and its SPI. Raises ExchangeRefused if that is no choice of ours."""
+    accept = _accepted_ike if spi_size else _accepted_first_ike
+    return accept(answer, tuple(offered), spi_size)
+
+
+def _accepted_ike(
+    answer: SecurityAssociation, offered: tuple[IkeProposal, ...], spi_size: int
+) -> tuple[IkeProposal, bytes]:
     proposal, ours = _only_choice(answer, offered)
     chosen = None
     if proposal.protocol == Protocol.IKE and len(proposal.spi) == spi_size:
@@ -121,6 +154,9 @@ def accepted_ike(
     if chosen is None:
         raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, "the answer is none of our IKE proposals")
     return chosen, proposal.spi
+
+
+_accepted_first_ike: Final = lru_cache(_REMEMBERED)(_accepted_ike)
 
 
 def accepted_esp(answer: SecurityAssociation, offered: Sequence[EspProposal]) -> tuple[EspProposal, bytes]:

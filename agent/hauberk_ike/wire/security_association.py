@@ -1,6 +1,7 @@
 """The Security Association payload: proposals of transforms (RFC 7296 section 3.3)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import Struct
 from typing import ClassVar, Final
 
@@ -16,6 +17,11 @@ ATTRIBUTE: Final = Struct("!HH")
 
 ATTRIBUTE_IS_SHORT: Final = 0x8000
 KEY_LENGTH: Final = 14
+
+_SPI_SIZE: Final = 6
+"""Where the first proposal says it."""
+_REMEMBERED: Final = 64
+_REMEMBERED_LENGTH: Final = 512
 
 MAX_PROPOSALS: Final = 64
 MAX_TRANSFORMS: Final = 255
@@ -120,6 +126,12 @@ class SecurityAssociation:
     @classmethod
     def parse(cls, body: bytes) -> "SecurityAssociation":
         """Raises MalformedMessage, also for proposals that are not numbered one after the other."""
+        if PROPOSAL.size <= len(body) <= _REMEMBERED_LENGTH and not body[_SPI_SIZE]:
+            return _parse_without_spi(body)
+        return cls._parse(body)
+
+    @classmethod
+    def _parse(cls, body: bytes) -> "SecurityAssociation":
         proposals: list[Proposal] = []
         transforms = 0
         offset, end = 0, len(body)
@@ -148,3 +160,9 @@ class SecurityAssociation:
         """The payload's body."""
         final = len(self.proposals) - 1
         return b"".join(proposal.build(last=index == final) for index, proposal in enumerate(self.proposals))
+
+
+@lru_cache(_REMEMBERED)
+def _parse_without_spi(body: bytes) -> SecurityAssociation:
+    """In IKE_SA_INIT a mesh says the same all over."""
+    return SecurityAssociation._parse(body)  # pyright: ignore[reportPrivateUsage]
