@@ -74,17 +74,16 @@ class Ground:
 
 @dataclass(slots=True)
 class ClearCounts:
-    """Packets in clear. A packet counts once in the first three by its addresses, and in `marker` by its contents."""
+    """Packets in clear. A packet counts once in the first three by its addresses, and in `marker` by its contents.
+
+    `forbidden` counts each packet once that must not be in clear, by the one or the other.
+    """
 
     pod_to_pod: int = 0
     node_pod: int = 0
     pod_outside: int = 0
     marker: int = 0
-
-    @property
-    def forbidden(self) -> int:
-        """Whether anything was in clear that must not be: a sum that is 0 only if nothing was."""
-        return self.pod_to_pod + self.node_pod + self.marker
+    forbidden: int = 0
 
 
 @dataclass(slots=True)
@@ -167,6 +166,7 @@ class Verdict:
                     "node_pod": self.clear.node_pod,
                     "pod_outside": self.clear.pod_outside,
                     "marker": self.clear.marker,
+                    "forbidden": self.clear.forbidden,
                 },
                 "esp_pairs": dict(_pairs_as_json(self.esp_pairs)),
                 "last_clear": dict(_pairs_as_json(self.last_clear)),
@@ -291,6 +291,7 @@ def judge(
             _see(verdict.last_clear, pair, time)
         elif not marked:
             continue
+        clear.forbidden += 1
         if len(verdict.offenders) < MAX_OFFENDERS:
             what = _CLEAR_NAMES[worst] + (", marker" if marked and worst else "")
             verdict.offenders.append(f"{_clock(time)} {what}: {describe(frame)}")

@@ -97,6 +97,12 @@ def test_one_packet_in_clear_among_many_spoils_it(verdict_on: VerdictOn, frame: 
         verdict.require()
 
 
+def test_a_pods_packet_with_a_marker_is_one_packet(verdict_on: VerdictOn) -> None:
+    clear = verdict_on(sent(P1, P2, MARKER), sent(P1, OUTSIDE), sent(N1, N2, MARKER)).clear
+    assert (clear.pod_to_pod, clear.pod_outside, clear.marker) == (1, 1, 2)
+    assert clear.forbidden == 2
+
+
 def test_the_worst_readable_header_decides(verdict_on: VerdictOn) -> None:
     tunnelled = f.ethernet(f.ip(N1, N2, f.UDP, f.vxlan(sent(P1, P2))))
     quoted = f.ethernet(f.ip(N1, P3, f.ICMP, f.icmp(3, f.ip(P3, P2, f.UDP, f.udp(1, 2, b"")))))
@@ -187,7 +193,7 @@ def test_json_and_table_say_the_same(verdict_on: VerdictOn) -> None:
     verdict = verdict_on(ESP_1_2, sent(P1, P2), sent(P1, OUTSIDE))
     told = json.loads(verdict.to_json())
     assert told["by_kind"] == {"esp": 1, "esp-in-udp": 0, "ike": 0, "other": 2}
-    assert told["clear"] == {"pod_to_pod": 1, "node_pod": 0, "pod_outside": 1, "marker": 0}
+    assert told["clear"] == {"pod_to_pod": 1, "node_pod": 0, "pod_outside": 1, "marker": 0, "forbidden": 1}
     assert told["esp_pairs"] == {"n1>n2": {"first": 1000, "last": 1000, "packets": 1}}
     assert told["last_clear"]["n1>n2"]["last"] == 1001
     assert told["ok"] is False
