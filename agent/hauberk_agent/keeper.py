@@ -13,9 +13,10 @@ from typing import Final, Protocol
 
 from hauberk_agent.link import Child
 from hauberk_agent.ownership import owns_state
-from hauberk_ike import ChildSaUp, EspKey, IpAddress
+from hauberk_ike import ChildSaUp, IpAddress
 from hauberk_xfrm import (
     Aead,
+    Authenc,
     Lifetime,
     NotFound,
     ReqId,
@@ -76,7 +77,8 @@ class StateKeeper:
             destination=local,
             spi=Spi(event.spi_in),
             reqid=reqid,
-            aead=_aead(event.keys_in),
+            aead=Aead.of(event.keys_in),
+            authenc=Authenc.of(event.keys_in),
             replay_window=REPLAY_WINDOW,
             esn=event.keys_in.esn,
             direction=StateDirection.IN if self._directions else None,
@@ -99,7 +101,8 @@ class StateKeeper:
             destination=child.remote,
             spi=child.spi_out,
             reqid=child.reqid,
-            aead=_aead(child.keys_out),
+            aead=Aead.of(child.keys_out),
+            authenc=Authenc.of(child.keys_out),
             replay_window=REPLAY_WINDOW,
             esn=child.keys_out.esn,
             direction=StateDirection.OUT if self._directions else None,
@@ -175,7 +178,3 @@ class StateKeeper:
     def _remove(self, destination: IpAddress, spi: Spi) -> None:
         self._known.discard((destination, spi))
         self._kernel.delete_state(destination=destination, spi=spi)
-
-
-def _aead(key: EspKey) -> Aead:
-    return Aead(name=key.encryption, key=key.key, icv_bits=key.icv_bits)

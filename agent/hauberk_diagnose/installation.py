@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from hauberk_diagnose.selector import kernel_selectors
-from hauberk_ike import ChildConfig, ChildSaUp, EspKey, IkeSaId, IpAddress, Mode, PeerConfig, SpiUnavailable
+from hauberk_ike import ChildConfig, ChildSaUp, IkeSaId, IpAddress, Mode, PeerConfig, SpiUnavailable
 from hauberk_xfrm import (
     Action,
     Aead,
+    Authenc,
     Direction,
     NotFound,
     Policy,
@@ -194,7 +195,8 @@ class KernelInstallation:
             spi=Spi(event.spi_in),
             reqid=reqid,
             mode=mode,
-            aead=_aead(event.keys_in),
+            aead=Aead.of(event.keys_in),
+            authenc=Authenc.of(event.keys_in),
             replay_window=REPLAY_WINDOW,
             esn=event.keys_in.esn,
             direction=StateDirection.IN if self._directions else None,
@@ -205,7 +207,8 @@ class KernelInstallation:
             spi=Spi(event.spi_out),
             reqid=reqid,
             mode=mode,
-            aead=_aead(event.keys_out),
+            aead=Aead.of(event.keys_out),
+            authenc=Authenc.of(event.keys_out),
             replay_window=REPLAY_WINDOW,
             esn=event.keys_out.esn,
             direction=StateDirection.OUT if self._directions else None,
@@ -328,7 +331,3 @@ def _policies(
             for direction in directions
         ),
     )
-
-
-def _aead(key: EspKey) -> Aead:
-    return Aead(name=key.encryption, key=key.key, icv_bits=key.icv_bits)

@@ -95,6 +95,10 @@ def _ccm(bits: int) -> Encryption:
     return _aes(bits, "ccm16", EncryptionId.AES_CCM_16, salt=3, iv=8, icv=16, kernel_name="rfc4309(ccm(aes))")
 
 
+def _cbc(bits: int) -> Encryption:
+    return _aes(bits, "", EncryptionId.AES_CBC, salt=0, iv=16, icv=0, kernel_name="cbc(aes)")
+
+
 AES128GCM16: Final = _gcm(128)
 AES256GCM16: Final = _gcm(256)
 CHACHA20POLY1305: Final = Encryption(
@@ -116,6 +120,7 @@ ENCRYPTIONS: Final = {
         AES256GCM16,
         CHACHA20POLY1305,
         *map(_ccm, (128, 192, 256)),
+        *map(_cbc, (128, 192, 256)),
     )
 }
 

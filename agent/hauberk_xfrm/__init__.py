@@ -29,6 +29,8 @@ from hauberk_xfrm.request import (
 from hauberk_xfrm.selector import Selector
 from hauberk_xfrm.state import (
     Aead,
+    Authenc,
+    EspKeys,
     Lifetime,
     Mode,
     State,
@@ -44,10 +46,12 @@ __all__ = [
     "AddPolicy",
     "AddState",
     "Aead",
+    "Authenc",
     "Conflict",
     "DeletePolicy",
     "DeleteState",
     "Direction",
+    "EspKeys",
     "IpAddress",
     "IpNetwork",
     "KernelAbilities",

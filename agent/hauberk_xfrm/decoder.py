@@ -12,7 +12,9 @@ from struct import error as StructError  # noqa: N812
 from hauberk_xfrm.address import IpAddress, IpNetwork, ReqId, Spi
 from hauberk_xfrm.attribute import Malformed, parse_attributes
 from hauberk_xfrm.layout import (
+    ALGO,
     ALGO_AEAD,
+    ALGO_AUTH,
     ENCAP_TMPL,
     INFINITE,
     MARK,
@@ -31,7 +33,7 @@ from hauberk_xfrm.layout import (
 )
 from hauberk_xfrm.policy import Action, Direction, Mark, Policy, PolicyFlag, PolicyType, Template
 from hauberk_xfrm.selector import EXACT_PORT_MASK, Selector
-from hauberk_xfrm.state import ESP, Aead, Lifetime, Mode, StateDirection, StateDump, StateFlag, UdpPorts
+from hauberk_xfrm.state import ESP, Aead, Authenc, Lifetime, Mode, StateDirection, StateDump, StateFlag, UdpPorts
 
 _ALGORITHM_NAME_BYTES = 64
 _NO_LIFETIME = (INFINITE, INFINITE, INFINITE, INFINITE, 0, 0)
@@ -80,6 +82,8 @@ def _decode_state(body: bytes) -> StateDump | None:
     if protocol != ESP or family not in (AF_INET, AF_INET6):
         return None
     aead: Aead | None = None
+    cipher: tuple[str, bytes] | None = None
+    mac: tuple[str, bytes, int] | None = None
     algorithm: str | None = None
     direction: StateDirection | None = None
     encapsulation: UdpPorts | None = None
@@ -90,13 +94,23 @@ def _decode_state(body: bytes) -> StateDump | None:
             case Attribute.ALG_AEAD:
                 name, key_bits, icv_bits = ALGO_AEAD.unpack_from(value)
                 algorithm = _text(name)
-                key = value[ALGO_AEAD.size : ALGO_AEAD.size + (key_bits + 7) // 8]
-                # A locked-down kernel shows zeros for keys (xfrm_redact in net/xfrm/xfrm_user.c).
-                if any(key):
+                key = _key(value, ALGO_AEAD.size, key_bits)
+                if key is not None:
                     aead = Aead(name=algorithm, key=key, icv_bits=icv_bits)
-            case Attribute.ALG_CRYPT | Attribute.ALG_COMP:
+            case Attribute.ALG_CRYPT:
+                name, key_bits = ALGO.unpack_from(value)
+                algorithm = _text(name)
+                key = _key(value, ALGO.size, key_bits)
+                cipher = None if key is None else (algorithm, key)
+            case Attribute.ALG_AUTH_TRUNC:
+                name, key_bits, icv_bits = ALGO_AUTH.unpack_from(value)
+                algorithm = algorithm or _text(name)
+                key = _key(value, ALGO_AUTH.size, key_bits)
+                mac = None if key is None else (_text(name), key, icv_bits)
+            case Attribute.ALG_COMP:
                 algorithm = _text(value[:_ALGORITHM_NAME_BYTES])
-            case Attribute.ALG_AUTH | Attribute.ALG_AUTH_TRUNC:
+            case Attribute.ALG_AUTH:
+                # What ALG_AUTH_TRUNC says too, for readers that know no truncated tags.
                 algorithm = algorithm or _text(value[:_ALGORITHM_NAME_BYTES])
             case Attribute.REPLAY_ESN_VAL:
                 _, oseq, seq, oseq_hi, seq_hi, replay_window = REPLAY_STATE_ESN.unpack_from(value)
@@ -119,6 +133,7 @@ def _decode_state(body: bytes) -> StateDump | None:
         reqid=ReqId(reqid),
         mode=Mode(mode),
         aead=aead,
+        authenc=None if cipher is None or mac is None else _authenc(*cipher, *mac),
         replay_window=replay_window,
         esn=bool(flags & STATE_FLAG_ESN),
         direction=direction,
@@ -137,6 +152,16 @@ def _decode_state(body: bytes) -> StateDump | None:
         replay_window_packets=replay_window_packets,
         integrity_failed=integrity_failed,
     )
+
+
+def _key(value: bytes, start: int, bits: int) -> bytes | None:
+    """None where the kernel keeps it to itself: locked down, it shows zeros (xfrm_redact in net/xfrm/xfrm_user.c)."""
+    key = value[start : start + (bits + 7) // 8]
+    return key if any(key) else None
+
+
+def _authenc(cipher: str, cipher_key: bytes, mac: str, mac_key: bytes, icv_bits: int) -> Authenc:
+    return Authenc(cipher=cipher, cipher_key=cipher_key, mac=mac, mac_key=mac_key, icv_bits=icv_bits)
 
 
 def _decode_policy(body: bytes) -> Policy | None:

@@ -9,7 +9,9 @@ from socket import AF_INET, AF_INET6, AF_UNSPEC, htonl, htons
 from hauberk_xfrm.address import IpAddress, ReqId, Spi
 from hauberk_xfrm.attribute import build_attribute
 from hauberk_xfrm.layout import (
+    ALGO,
     ALGO_AEAD,
+    ALGO_AUTH,
     ANY_ALGORITHM,
     ENCAP_TMPL,
     INFINITE,
@@ -31,7 +33,7 @@ from hauberk_xfrm.layout import (
 )
 from hauberk_xfrm.policy import Mark, Policy, PolicyType, Slot, Template
 from hauberk_xfrm.selector import EXACT_PORT_MASK, Selector
-from hauberk_xfrm.state import ESP, Aead, Lifetime, Mode, State, StateDirection, UdpPorts
+from hauberk_xfrm.state import ESP, Aead, Authenc, Lifetime, Mode, State, StateDirection, UdpPorts
 
 LEGACY_REPLAY_WINDOW_MAX = 32
 """What fits into `struct xfrm_replay_state`; more needs XFRMA_REPLAY_ESN_VAL, with or without ESN."""
@@ -39,7 +41,7 @@ LEGACY_REPLAY_WINDOW_MAX = 32
 REPLAY_WINDOW_MAX = 4096
 """XFRMA_REPLAY_ESN_MAX."""
 
-_AEAD_NAME_MAX = 63
+_NAME_MAX = 63
 
 _NO_LIFETIME = (INFINITE, INFINITE, INFINITE, INFINITE, 0, 0, 0, 0)
 
@@ -56,8 +58,8 @@ def family_of(address: IpAddress) -> int:
 
 def encode_state(state: State) -> bytes:
     """The body of NEWSA and UPDSA. Raises ValueError for a state that has no key or cannot be written down."""
-    if state.aead is None:
-        raise ValueError(f"{state} has no algorithm and no key")
+    if (state.aead is None) is (state.authenc is None):
+        raise ValueError(f"{state} has {'no algorithm and no key' if state.aead is None else 'two algorithms'}")
     if not 0 <= state.replay_window <= REPLAY_WINDOW_MAX:
         raise ValueError(f"{state}: a replay window is from 0 to {REPLAY_WINDOW_MAX}, not {state.replay_window}")
     family = family_of(state.source)
@@ -80,7 +82,9 @@ def encode_state(state: State) -> bytes:
         state.mode,
         0 if wide_replay else window,
         state.flags | (STATE_FLAG_AF_UNSPEC if both_families else 0) | (STATE_FLAG_ESN if state.esn else 0),
-    ) + _aead(state.aead)
+    ) + (_aead(state.aead) if state.aead is not None else b"")
+    if state.authenc is not None:
+        body += _authenc(state.authenc)
     if wide_replay:
         # The bitmap itself may be left out: the kernel makes an empty one of bmp_len words.
         body += build_attribute(
@@ -172,10 +176,24 @@ def _encapsulation(ports: UdpPorts) -> bytes:
 
 
 def _aead(aead: Aead) -> bytes:
-    name = aead.name.encode("ascii")
-    if not 0 < len(name) <= _AEAD_NAME_MAX:
-        raise ValueError(f"an algorithm's name has 1 to {_AEAD_NAME_MAX} letters")
-    return build_attribute(Attribute.ALG_AEAD, ALGO_AEAD.pack(name, 8 * len(aead.key), aead.icv_bits) + aead.key)
+    return build_attribute(
+        Attribute.ALG_AEAD, ALGO_AEAD.pack(_name(aead.name), 8 * len(aead.key), aead.icv_bits) + aead.key
+    )
+
+
+def _authenc(authenc: Authenc) -> bytes:
+    mac, cipher = _name(authenc.mac), _name(authenc.cipher)
+    mac_key, cipher_key = authenc.mac_key, authenc.cipher_key
+    return build_attribute(
+        Attribute.ALG_AUTH_TRUNC, ALGO_AUTH.pack(mac, 8 * len(mac_key), authenc.icv_bits) + mac_key
+    ) + build_attribute(Attribute.ALG_CRYPT, ALGO.pack(cipher, 8 * len(cipher_key)) + cipher_key)
+
+
+def _name(name: str) -> bytes:
+    encoded = name.encode("ascii")
+    if not 0 < len(encoded) <= _NAME_MAX:
+        raise ValueError(f"an algorithm's name has 1 to {_NAME_MAX} letters")
+    return encoded
 
 
 def _selector(selector: Selector) -> tuple[bytes, bytes, int, int, int, int, int, int, int, int, int, int]:

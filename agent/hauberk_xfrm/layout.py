@@ -92,6 +92,12 @@ USERPOLICY_ID = Struct(f"={_SELECTOR}IB3x")
 # ealgos, calgos
 USER_TMPL = Struct("=16sIB3xH2x16sIBBBxIII")
 
+# struct xfrm_algo, without the key that follows: name, key bits
+ALGO = Struct("=64sI")
+
+# struct xfrm_algo_auth, without the key that follows: name, key bits, bits that the tag is cut to
+ALGO_AUTH = Struct("=64sII")
+
 # struct xfrm_algo_aead, without the key that follows: name, key bits, ICV bits
 ALGO_AEAD = Struct("=64sII")
 

@@ -120,7 +120,7 @@ class XfrmMessage(nlmsg):
     prefix = "XFRMA_"
     nla_map = (
         (1, "XFRMA_ALG_AUTH", "hex"),
-        (2, "XFRMA_ALG_CRYPT", "hex"),
+        (2, "XFRMA_ALG_CRYPT", "algo"),
         (3, "XFRMA_ALG_COMP", "hex"),
         (4, "XFRMA_ENCAP", "encap_tmpl"),
         (5, "XFRMA_TMPL", "templates"),
@@ -130,7 +130,7 @@ class XfrmMessage(nlmsg):
         (15, "XFRMA_LASTUSED", "uint64"),
         (16, "XFRMA_POLICY_TYPE", "userpolicy_type"),
         (18, "XFRMA_ALG_AEAD", "algo_aead"),
-        (20, "XFRMA_ALG_AUTH_TRUNC", "hex"),
+        (20, "XFRMA_ALG_AUTH_TRUNC", "algo_auth"),
         (21, "XFRMA_MARK", "mark"),
         (23, "XFRMA_REPLAY_ESN_VAL", "replay_state_esn"),
         (24, "XFRMA_SA_EXTRA_FLAGS", "uint32"),
@@ -149,6 +149,16 @@ class XfrmMessage(nlmsg):
         """xfrm_address_t."""
 
         fields = (("value", "16s"),)
+
+    class algo(nla):  # noqa: N801
+        """struct xfrm_algo."""
+
+        fields = (("alg_name", "64s"), ("alg_key_len", "I"), ("alg_key", "s"))
+
+    class algo_auth(nla):  # noqa: N801
+        """struct xfrm_algo_auth."""
+
+        fields = (("alg_name", "64s"), ("alg_key_len", "I"), ("alg_trunc_len", "I"), ("alg_key", "s"))
 
     class algo_aead(nla):  # noqa: N801
         """struct xfrm_algo_aead."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from enum import IntEnum, IntFlag
+from typing import Protocol
 
 from hauberk_xfrm.address import IpAddress, ReqId, Spi
 
@@ -51,6 +52,23 @@ class StateFlag(IntFlag):
     ALIGN4 = 64
 
 
+class EspKeys(Protocol):
+    """One direction's keys as IKE hands them over. `integrity` is empty with combined-mode algorithms."""
+
+    @property
+    def encryption(self) -> str: ...
+    @property
+    def key(self) -> bytes: ...
+    @property
+    def icv_bits(self) -> int: ...
+    @property
+    def integrity(self) -> str: ...
+    @property
+    def integrity_key(self) -> bytes: ...
+    @property
+    def integrity_bits(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aead:
     """A combined-mode algorithm by its kernel name, such as `rfc4106(gcm(aes))`.
@@ -61,6 +79,38 @@ class Aead:
     name: str
     key: bytes = field(repr=False)
     icv_bits: int
+
+    @classmethod
+    def of(cls, keys: EspKeys) -> "Aead | None":
+        """None if the keys are for a cipher and a MAC."""
+        return None if keys.integrity else cls(name=keys.encryption, key=keys.key, icv_bits=keys.icv_bits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authenc:
+    """A cipher and a MAC over its output by their kernel names, such as `cbc(aes)` and `hmac(sha256)`.
+
+    `icv_bits` is what is left of the MAC: 128 for SHA-256 (RFC 4868), where the kernel by itself takes but 96.
+    """
+
+    cipher: str
+    cipher_key: bytes = field(repr=False)
+    mac: str
+    mac_key: bytes = field(repr=False)
+    icv_bits: int
+
+    @classmethod
+    def of(cls, keys: EspKeys) -> "Authenc | None":
+        """None if the keys are for a combined-mode algorithm."""
+        if not keys.integrity:
+            return None
+        return cls(
+            cipher=keys.encryption,
+            cipher_key=keys.key,
+            mac=keys.integrity,
+            mac_key=keys.integrity_key,
+            icv_bits=keys.integrity_bits,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +147,8 @@ class State:
     In tunnel and IP-TFS mode it carries inner packets of both families (XFRM_STATE_AF_UNSPEC, empty selector).
     `replay_window` is how many sequence numbers behind the newest an inbound packet may be (0: not checked; at
     most 4096). It is an inbound SA's: where `direction` is OUT it goes out as 0, as kernels that know directions
-    refuse another. `aead` is None only on dumps: of larval states, of other algorithms, and where the kernel
-    keeps keys to itself.
+    refuse another. It has either `aead` or `authenc`. Both are None only on dumps: of larval states, of other
+    algorithms, and where the kernel keeps keys to itself.
     """
 
     source: IpAddress
@@ -106,7 +156,8 @@ class State:
     spi: Spi
     reqid: ReqId
     mode: Mode = Mode.TUNNEL
-    aead: Aead | None
+    aead: Aead | None = None
+    authenc: Authenc | None = None
     replay_window: int = 128
     esn: bool = True
     direction: StateDirection | None = None

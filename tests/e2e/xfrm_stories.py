@@ -25,13 +25,18 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from ipaddress import ip_address, ip_network
+from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
+from hauberk_ike import EspProposal, IkeProposal
+from hauberk_ike.algorithms import ENCRYPTIONS, INTEGRITIES
+from hauberk_ike.keys import derive_child_keys, expand_ike_keys
 from hauberk_xfrm import (
     Action,
     AddPolicy,
     Aead,
+    Authenc,
     Direction,
     IpAddress,
     IpNetwork,
@@ -65,6 +70,9 @@ E = TypeVar("E", bound=XfrmError)
 
 AES_GCM = Aead(name="rfc4106(gcm(aes))", key=bytes(range(20)), icv_bits=128)
 AES_256_GCM = Aead(name="rfc4106(gcm(aes))", key=bytes(range(36)), icv_bits=128)
+AES_CBC = Authenc(
+    cipher="cbc(aes)", cipher_key=bytes(range(32)), mac="hmac(sha256)", mac_key=bytes(range(32)), icv_bits=128
+)
 CHACHA = Aead(name="rfc7539esp(chacha20,poly1305)", key=bytes(range(36)), icv_bits=128)
 REQID = ReqId(4711)
 
@@ -332,6 +340,28 @@ def chacha20_passes_without_esn_and_with_the_old_replay_window() -> None:
         packets_are_esp(left, right)
 
 
+def whatever_ike_negotiates_passes() -> None:
+    """Each cipher, with each integrity algorithm if it takes one, with and without ESN, under keys of IKE."""
+    words = [cipher.word for cipher in ENCRYPTIONS.values() if cipher.is_aead]
+    words += [
+        f"{cipher.word}-{integrity}"
+        for cipher, integrity in product(ENCRYPTIONS.values(), INTEGRITIES)
+        if not cipher.is_aead
+    ]
+    keys = expand_ike_keys(IkeProposal.parse("aes128gcm16-prfsha256-x25519"), skeyseed=b"any", seed=b"thing")
+    for word, esn in product(words, ("esn", "noesn")):
+        proposal = EspProposal.parse(f"{word}-{esn}")
+        key, _ = derive_child_keys(keys, proposal, nonce_i=b"any", nonce_r=b"nonce")
+        with two_hosts() as (left, right):
+            try:
+                associate(left, right, state_of(aead=Aead.of(key), authenc=Authenc.of(key), esn=key.esn))
+                for host, peer in ((left, right), (right, left)):
+                    protect(host, peer, outer=4)
+                packets_are_esp(left, right)
+            except Exception as error:
+                raise AssertionError(f"{proposal}: {error}") from error
+
+
 def iptfs_passes() -> None:
     with two_hosts() as (left, right):
         associate(left, right, state_of(mode=Mode.IPTFS))
@@ -489,6 +519,10 @@ VARIANTS = [
     state_of(esn=False, replay_window=32),
     state_of(esn=False, replay_window=33),
     state_of(aead=Aead(name="rfc4106(gcm(aes))", key=bytes(range(28)), icv_bits=64)),
+    state_of(aead=None, authenc=AES_CBC),
+    state_of(
+        aead=None, authenc=replace(AES_CBC, mac="hmac(sha512)", mac_key=bytes(range(64)), icv_bits=256), esn=False
+    ),
     state_of(mode=Mode.TRANSPORT),
     state_of(**OVER_IPV6, mode=Mode.TRANSPORT, flags=StateFlag.NOPMTUDISC),
     state_of(mode=Mode.BEET),
@@ -555,6 +589,12 @@ def we_see_what_iproute2_wrote() -> None:
         ours, other = sorted(left.xfrm.dump_states(), key=lambda state: -state.spi)  # AH is not ESP
         check(as_asked(ours, state_of()), repr(ours))
         check((other.algorithm, other.aead, other.larval) == ("cbc(aes)", None, False), repr(other))
+        # Without `auth-trunc` it is the kernel that says how much of the tag is left.
+        key_bytes = AES_GCM.key
+        expected = Authenc(
+            cipher="cbc(aes)", cipher_key=key_bytes[:16], mac="hmac(sha256)", mac_key=key_bytes, icv_bits=96
+        )
+        check(other.authenc == expected, repr(other.authenc))
 
 
 def a_second_state_with_the_same_spi_is_refused() -> None:
@@ -612,6 +652,7 @@ STORIES: tuple[Callable[[], None], ...] = (
     both_families_pass_through_one_pair_of_states_over_ipv4,
     both_families_pass_through_one_pair_of_states_over_ipv6,
     chacha20_passes_without_esn_and_with_the_old_replay_window,
+    whatever_ike_negotiates_passes,
     iptfs_passes,
     esp_passes_in_udp_over_ipv4,
     esp_passes_in_udp_over_ipv6,

@@ -148,7 +148,7 @@ class FakeKernel:
         return [state for state in self.states.values() if not state.larval]
 
     def _complete(self, state: State) -> None:
-        assert state.aead is not None
+        assert (state.aead is None) is not (state.authenc is None)
         self.states[state.destination, state.spi] = _dump(state, larval=False)
         self.order.append((state.destination, state.spi))
 
@@ -161,12 +161,13 @@ def _dump(state: State, *, larval: bool) -> StateDump:
         reqid=state.reqid,
         mode=state.mode,
         aead=state.aead,
+        authenc=state.authenc,
         replay_window=state.replay_window,
         esn=state.esn,
         direction=state.direction,
         lifetime=state.lifetime,
         larval=larval,
-        algorithm=None if larval else "rfc4106(gcm(aes))",
+        algorithm=state.aead.name if state.aead else state.authenc.cipher if state.authenc else None,
         bytes=0,
         packets=0,
         add_time=None,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hauberk_xfrm import (
     Action,
     Aead,
+    Authenc,
     Direction,
     IpAddress,
     IpNetwork,
@@ -99,12 +100,10 @@ policies = st.builds(
     flags=uint8.map(PolicyFlag),
 )
 
-aeads = st.builds(
-    Aead,
-    name=st.text("abcdefghijklmnopqrstuvwxyz0123456789(),", min_size=1, max_size=63),
-    key=st.binary(min_size=1, max_size=64).filter(any),
-    icv_bits=uint32,
-)
+names = st.text("abcdefghijklmnopqrstuvwxyz0123456789(),", min_size=1, max_size=63)
+keys = st.binary(min_size=1, max_size=64).filter(any)
+aeads = st.builds(Aead, name=names, key=keys, icv_bits=uint32)
+authencs = st.builds(Authenc, cipher=names, cipher_key=keys, mac=names, mac_key=keys, icv_bits=uint32)
 
 lifetimes = st.builds(
     Lifetime,
@@ -123,13 +122,15 @@ udp_ports = st.builds(UdpPorts, source=uint16, destination=uint16)
 @st.composite
 def states(draw: st.DrawFn) -> State:
     family = draw(families)
+    algorithm = draw(aeads | authencs)
     return State(
         source=draw(addresses(family)),
         destination=draw(addresses(family)),
         spi=Spi(draw(uint32)),
         reqid=ReqId(draw(uint32)),
         mode=draw(st.sampled_from(Mode)),
-        aead=draw(aeads),
+        aead=algorithm if isinstance(algorithm, Aead) else None,
+        authenc=algorithm if isinstance(algorithm, Authenc) else None,
         replay_window=draw(st.integers(0, 4096)),
         esn=draw(st.booleans()),
         direction=draw(st.none() | st.sampled_from(StateDirection)),

@@ -15,6 +15,11 @@ from hauberk_xfrm.encoder import encode_policy, encode_state
 from hauberk_xfrm.layout import USERPOLICY_INFO, USERSA_INFO, Attribute
 from tests.unit.xfrm.strategies import policies, states, unhurried
 
+
+def name_of(state: State) -> str | None:
+    return state.aead.name if state.aead else state.authenc.cipher if state.authenc else None
+
+
 _COMPARED = [field.name for field in dataclasses.fields(State) if field.name != "replay_window"]
 
 
@@ -37,19 +42,22 @@ def test_a_state_comes_back_as_it_went(state: State) -> None:
     assert decoded.replay_window == (0 if state.direction is StateDirection.OUT else state.replay_window)
     assert decoded.as_written() == dataclasses.replace(state, replay_window=decoded.replay_window)
     assert not decoded.larval
-    assert state.aead is not None
-    assert decoded.algorithm == state.aead.name
+    assert decoded.algorithm == name_of(state)
 
 
 @unhurried
 @given(states())
 def test_a_key_that_the_kernel_hides_is_no_key(state: State) -> None:
-    assert state.aead is not None
-    hidden = dataclasses.replace(state.aead, key=bytes(len(state.aead.key)))
-    decoded = decode_state(encode_state(dataclasses.replace(state, aead=hidden)))
+    hidden = dataclasses.replace(
+        state,
+        aead=state.aead and dataclasses.replace(state.aead, key=bytes(20)),
+        authenc=state.authenc and dataclasses.replace(state.authenc, cipher_key=bytes(16), mac_key=bytes(32)),
+    )
+    decoded = decode_state(encode_state(hidden))
     assert decoded is not None
     assert decoded.aead is None
-    assert decoded.algorithm == state.aead.name
+    assert decoded.authenc is None
+    assert decoded.algorithm == name_of(state)
     assert not decoded.larval
 
 
@@ -72,6 +80,19 @@ def test_other_peoples_algorithms_have_a_name_and_are_not_larval(state: State) -
     assert decoded.algorithm == "cbc(aes)"
     assert not decoded.larval
     assert decoded.aead is None
+    assert decoded.authenc is None  # its keys are zeros
+
+
+def test_a_tag_of_no_known_length_is_no_algorithm_of_ours() -> None:
+    # An older kernel's state: a MAC without XFRMA_ALG_AUTH_TRUNC. It has a name, and no more is known.
+    authentication = build_attribute(Attribute.ALG_AUTH, b"hmac(sha256)".ljust(64, b"\0") + b"\0\1\0\0" + b"k" * 32)
+    encryption = build_attribute(Attribute.ALG_CRYPT, b"cbc(aes)".ljust(64, b"\0") + b"\x80\0\0\0" + b"k" * 16)
+    body = bytearray(USERSA_INFO.size)
+    body[76] = 50
+    body[212:214] = b"\2\0"
+    decoded = decode_state(bytes(body) + authentication + encryption)
+    assert decoded is not None
+    assert (decoded.algorithm, decoded.authenc) == ("cbc(aes)", None)
 
 
 @unhurried

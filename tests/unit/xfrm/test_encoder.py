@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 
 from hauberk_xfrm import (
     Aead,
+    Authenc,
     IpAddress,
     Mark,
     Mode,
@@ -126,23 +128,36 @@ def test_a_slot_is_what_pyroute2_makes_of_it(policy: Policy) -> None:
     assert encode_policy_id(slot) == by_pyroute2
 
 
+def algorithm_attributes(state: State) -> list[tuple[str, Any]]:
+    if state.aead is not None:
+        aead = {
+            "alg_name": state.aead.name.encode(),
+            "alg_key_len": 8 * len(state.aead.key),
+            "alg_icv_len": state.aead.icv_bits,
+            "alg_key": state.aead.key,
+        }
+        return [("XFRMA_ALG_AEAD", aead)]
+    assert state.authenc is not None
+    mac = {
+        "alg_name": state.authenc.mac.encode(),
+        "alg_key_len": 8 * len(state.authenc.mac_key),
+        "alg_trunc_len": state.authenc.icv_bits,
+        "alg_key": state.authenc.mac_key,
+    }
+    cipher = {
+        "alg_name": state.authenc.cipher.encode(),
+        "alg_key_len": 8 * len(state.authenc.cipher_key),
+        "alg_key": state.authenc.cipher_key,
+    }
+    return [("XFRMA_ALG_AUTH_TRUNC", mac), ("XFRMA_ALG_CRYPT", cipher)]
+
+
 @unhurried
 @given(states())
 def test_a_state_is_what_pyroute2_makes_of_it(state: State) -> None:
-    assert state.aead is not None
     both_families = state.mode in (Mode.TUNNEL, Mode.IPTFS)
     window = 0 if state.direction is StateDirection.OUT else state.replay_window
-    attributes: list[tuple[str, Any]] = [
-        (
-            "XFRMA_ALG_AEAD",
-            {
-                "alg_name": state.aead.name.encode(),
-                "alg_key_len": 8 * len(state.aead.key),
-                "alg_icv_len": state.aead.icv_bits,
-                "alg_key": state.aead.key,
-            },
-        )
-    ]
+    attributes = algorithm_attributes(state)
     wide = state.esn or window > 32
     if wide:
         attributes.append(("XFRMA_REPLAY_ESN_VAL", {"bmp_len": -(-window // 32), "replay_window": window}))
@@ -200,6 +215,9 @@ def test_a_request_for_an_spi_is_what_pyroute2_makes_of_it(state: State, minimum
     assert ours == by_pyroute2
 
 
+CBC = Authenc(cipher="cbc(aes)", cipher_key=b"topsecret cipher", mac="hmac(sha256)", mac_key=b"topsecret", icv_bits=128)
+
+
 def state_with(**changes: Any) -> State:
     fields: dict[str, Any] = {
         "source": ip_address("192.0.2.1"),
@@ -215,6 +233,9 @@ def state_with(**changes: Any) -> State:
     ("changes", "reason"),
     [
         ({"aead": None}, "no algorithm and no key"),
+        ({"authenc": CBC}, "two algorithms"),
+        ({"aead": None, "authenc": replace(CBC, mac="x" * 64)}, "an algorithm's name"),
+        ({"aead": None, "authenc": replace(CBC, cipher="")}, "an algorithm's name"),
         ({"replay_window": 4097}, "a replay window is from 0 to 4096"),
         ({"aead": Aead(name="x" * 64, key=b"k", icv_bits=128)}, "an algorithm's name"),
         ({"aead": Aead(name="", key=b"k", icv_bits=128)}, "an algorithm's name"),
@@ -227,5 +248,28 @@ def test_a_state_that_cannot_be_written_down_is_refused(changes: dict[str, Any],
 
 def test_keys_are_in_no_repr_and_no_text() -> None:
     state = state_with(aead=Aead(name="rfc4106(gcm(aes))", key=b"topsecrettopsecret!!", icv_bits=128))
-    assert "topsecret" not in repr(state)
-    assert "topsecret" not in str(state)
+    for each in (state, replace(state, aead=None, authenc=CBC)):
+        assert "topsecret" not in repr(each)
+        assert "topsecret" not in str(each)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What IKE hands over."""
+
+    encryption: str
+    key: bytes
+    icv_bits: int
+    integrity: str = ""
+    integrity_key: bytes = b""
+    integrity_bits: int = 0
+
+
+def test_ikes_keys_become_one_algorithm_or_the_other() -> None:
+    gcm = Keys("rfc4106(gcm(aes))", b"key and salt", 128)
+    assert (Aead.of(gcm), Authenc.of(gcm)) == (
+        Aead(name="rfc4106(gcm(aes))", key=b"key and salt", icv_bits=128),
+        None,
+    )
+    cbc = Keys("cbc(aes)", b"topsecret cipher", 0, "hmac(sha256)", b"topsecret", 128)
+    assert (Aead.of(cbc), Authenc.of(cbc)) == (None, CBC)
