@@ -72,6 +72,7 @@ class KeyExchange:
     transform_id: int
     public_length: int
     answer_length: int
+    is_kem: bool = False
 
 
 def _aes(bits: int, mode: str, transform_id: int, *, salt: int, iv: int, icv: int, kernel_name: str) -> Encryption:
@@ -163,25 +164,36 @@ PRF_OF_INTEGRITY: Final = {integrity: PRFS[f"prf{integrity.word}"] for integrity
 """The PRF that goes with an integrity algorithm where a proposal names none: that of the same hash."""
 
 
-def _key_exchange(word: str, transform_id: int, public_length: int, answer_length: int | None = None) -> KeyExchange:
+def _method(word: str, transform_id: int, length: int) -> KeyExchange:
+    return KeyExchange(word=word, transform_id=transform_id, public_length=length, answer_length=length)
+
+
+def _kem(word: str, transform_id: int, key_length: int, ciphertext_length: int) -> KeyExchange:
     return KeyExchange(
         word=word,
         transform_id=transform_id,
-        public_length=public_length,
-        answer_length=public_length if answer_length is None else answer_length,
+        public_length=key_length,
+        answer_length=ciphertext_length,
+        is_kem=True,
     )
 
 
 KEY_EXCHANGES: Final = {
     method.word: method
     for method in (
-        _key_exchange("x25519", KeyExchangeId.CURVE25519, 32),
-        _key_exchange("ecp256", KeyExchangeId.ECP_256, 64),
-        _key_exchange("ecp384", KeyExchangeId.ECP_384, 96),
+        _method("x25519", KeyExchangeId.CURVE25519, 32),
+        _method("ecp256", KeyExchangeId.ECP_256, 64),
+        _method("ecp384", KeyExchangeId.ECP_384, 96),
+        _method("ecp521", KeyExchangeId.ECP_521, 132),
+        _method("modp2048", KeyExchangeId.MODP_2048, 256),
+        _method("modp3072", KeyExchangeId.MODP_3072, 384),
+        _method("modp4096", KeyExchangeId.MODP_4096, 512),
+        _kem("mlkem768", KeyExchangeId.ML_KEM_768, 1184, 1088),
+        _kem("mlkem1024", KeyExchangeId.ML_KEM_1024, 1568, 1568),
     )
 }
 
-NO_KEY_EXCHANGE: Final = _key_exchange("none", KeyExchangeId.NONE, 0)
+NO_KEY_EXCHANGE: Final = _method("none", KeyExchangeId.NONE, 0)
 """Where a key exchange may be left out: PFS of a CHILD SA, and additional key exchanges (RFC 9370 section 2.2.1)."""
 
 ESNS: Final = {"esn": EsnId.ESN, "noesn": EsnId.NO_ESN}

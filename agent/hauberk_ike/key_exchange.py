@@ -1,9 +1,11 @@
-"""Key exchange methods: X25519 (RFC 8031) and the NIST curves (RFC 5903), with a key from the caller's entropy.
+"""Key exchange methods: X25519 (RFC 8031) and the NIST curves (RFC 5903) here, MODP and ML-KEM in `modp` and `ml_kem`.
 
-A method is a class here and a line in `hauberk_ike.algorithms.KEY_EXCHANGES`.
+Keys come out of the caller's entropy, and serve once. A method is a line here and one in
+`hauberk_ike.algorithms.KEY_EXCHANGES`.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -11,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from hauberk_ike.algorithms import KeyExchange
 from hauberk_ike.errors import MalformedMessage
+from hauberk_ike.ml_kem import MlKemKeyPair, encapsulate
+from hauberk_ike.modp import MODP_2048, MODP_3072, MODP_4096, ModpKeyPair
 from hauberk_ike.numbers import KeyExchangeId
 
 
@@ -47,12 +51,12 @@ class EcpKeyPair:
     __slots__ = ("_curve", "_private", "public")
 
     def __init__(self, curve: ec.EllipticCurve, order: int, entropy: Callable[[int], bytes]) -> None:
+        size = (curve.key_size + 7) // 8
         # 64 bits more than the order's, so that the reduction is not biased (FIPS 186-5 appendix A.2.1).
-        secret = int.from_bytes(entropy(curve.key_size // 8 + 8)) % (order - 1) + 1
+        secret = int.from_bytes(entropy(size + 8)) % (order - 1) + 1
         self._curve = curve
         self._private = ec.derive_private_key(secret, curve)
         numbers = self._private.public_key().public_numbers()
-        size = curve.key_size // 8
         self.public = numbers.x.to_bytes(size) + numbers.y.to_bytes(size)
 
     def shared(self, peer_public: bytes) -> bytes:
@@ -69,24 +73,34 @@ _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2F
 _P384_ORDER: Final = int(
     "FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973", 16
 )
+_P521_ORDER: Final = int(
+    "01FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFA"
+    "51868783BF2F966B7FCC0148F709A5D03BB5C9B8899C47AEBB6FB71E91386409",
+    16,
+)
+
+_KEY_PAIRS: Final[dict[int, Callable[[Callable[[int], bytes]], KeyPair]]] = {
+    KeyExchangeId.CURVE25519: X25519KeyPair,
+    KeyExchangeId.ECP_256: partial(EcpKeyPair, ec.SECP256R1(), _P256_ORDER),
+    KeyExchangeId.ECP_384: partial(EcpKeyPair, ec.SECP384R1(), _P384_ORDER),
+    KeyExchangeId.ECP_521: partial(EcpKeyPair, ec.SECP521R1(), _P521_ORDER),
+    KeyExchangeId.MODP_2048: partial(ModpKeyPair.generate, MODP_2048),
+    KeyExchangeId.MODP_3072: partial(ModpKeyPair.generate, MODP_3072),
+    KeyExchangeId.MODP_4096: partial(ModpKeyPair.generate, MODP_4096),
+    KeyExchangeId.ML_KEM_768: partial(MlKemKeyPair, KeyExchangeId.ML_KEM_768),
+    KeyExchangeId.ML_KEM_1024: partial(MlKemKeyPair, KeyExchangeId.ML_KEM_1024),
+}
 
 
 def generate_key_pair(method: KeyExchange, entropy: Callable[[int], bytes]) -> KeyPair:
-    """A fresh key pair for a method."""
-    if method.transform_id == KeyExchangeId.CURVE25519:
-        return X25519KeyPair(entropy)
-    if method.transform_id == KeyExchangeId.ECP_256:
-        return EcpKeyPair(ec.SECP256R1(), _P256_ORDER, entropy)
-    if method.transform_id == KeyExchangeId.ECP_384:
-        return EcpKeyPair(ec.SECP384R1(), _P384_ORDER, entropy)
-    raise ValueError(f"no key exchange {method.word}")
+    """A fresh key pair for a method: the initiator's side."""
+    return _KEY_PAIRS[method.transform_id](entropy)
 
 
 def respond(method: KeyExchange, peer_public: bytes, entropy: Callable[[int], bytes]) -> tuple[bytes, bytes]:
-    """The responder's side, with a key of its own: what it answers, and the shared secret.
-
-    Raises MalformedMessage for a public value that is no good.
-    """
+    """The responder's side: what it answers, and the shared secret. Raises MalformedMessage for a bad public value."""
+    if method.is_kem:
+        return encapsulate(method.transform_id, peer_public)
     key_pair = generate_key_pair(method, entropy)
     return key_pair.public, key_pair.shared(peer_public)
 

@@ -32,7 +32,7 @@ from hauberk_api.node import NodeSpec
 from hauberk_api.plan import Plan
 from hauberk_api.report import MAX_UNWELL, ReportStatus
 from hauberk_api.tunnel import DEFAULT_ESP_PROPOSALS, DEFAULT_IKE_PROPOSALS, TunnelSpec
-from hauberk_ike.algorithms import ENCRYPTIONS, ESNS, KEY_EXCHANGES, PRFS
+from hauberk_ike.algorithms import ENCRYPTIONS, ESNS, INTEGRITIES, KEY_EXCHANGES, PRFS
 from hauberk_ike.proposals import EspProposal, IkeProposal
 from tests.unit.api.schema import Json, completed, definition, definitions, fields, schema, without_empty
 
@@ -200,9 +200,11 @@ def _pattern(part: str) -> re.Pattern[str]:
 
 
 def test_all_algorithms_that_the_agent_has_are_admitted() -> None:
-    for words in product(ENCRYPTIONS, PRFS, KEY_EXCHANGES):
+    ciphers = [cipher.word for cipher in ENCRYPTIONS.values() if cipher.is_aead]
+    beside = ["-".join(pair) for pair in product(ENCRYPTIONS.keys() - ciphers, INTEGRITIES)]
+    for words in (*product(ciphers, PRFS, KEY_EXCHANGES), *product(beside, PRFS, KEY_EXCHANGES)):
         assert _pattern("ike").search("-".join(words)), words
-    for words in product(ENCRYPTIONS, ESNS):
+    for words in product((*ciphers, *beside), ESNS):
         assert _pattern("esp").search("-".join(words)), words
 
 

@@ -65,6 +65,15 @@ IKE_TABLE = [
         "aes128gcm16-chacha20poly1305-prfsha256-x25519",
         "chacha20poly1305-prfsha256-x25519",
     ),
+    # A cipher with a MAC beside it: the MAC is negotiated, and so is the PRF, by itself.
+    ("aes128-sha256-modp2048", "aes128-sha256-modp2048", "aes128-sha256-modp2048"),
+    ("aes256-aes128-sha512-sha256-ecp521", "aes128-sha256-sha512-ecp521", "aes128-sha512-ecp521"),
+    ("aes128-sha256-prfsha384-ecp256", "aes128-sha256-ecp256", None),
+    ("aes128-sha256-prfsha384-prfsha256-ecp256", "aes128-sha256-ecp256", "aes128-sha256-ecp256"),
+    ("aes128-sha256-ecp256", "aes128-sha384-prfsha256-ecp256", None),
+    ("aes128-sha256-ecp256", "aes128gcm16-prfsha256-ecp256", None),
+    ("aes128gcm16-prfsha256-ecp256", "aes128-sha256-ecp256", None),
+    ("aes128gcm16-prfsha256-ecp256 aes128-sha256-ecp256", "aes128-sha256-ecp256", "aes128-sha256-ecp256"),
     # Additional key exchanges: both ask.
     (
         "aes128gcm16-prfsha256-x25519-ke1_ecp384-ke1_ecp256",
@@ -158,6 +167,9 @@ ESP_TABLE = [
     ("aes128gcm16-noesn-esn", "aes128gcm16-esn-noesn", "aes128gcm16"),
     ("aes128gcm16", "aes128gcm16-esn", None),
     ("aes256gcm16-chacha20poly1305-esn", "chacha20poly1305-esn", "chacha20poly1305-esn"),
+    ("aes256-aes128-sha256-sha512-esn", "aes128-sha512-sha256-esn", "aes128-sha256-esn"),
+    ("aes128-sha256", "aes128-sha384", None),
+    ("aes128-sha256", "aes128gcm16", None),
     # Perfect forward secrecy: wanted by both, by one, and optional.
     ("aes128gcm16-x25519-ecp256", "aes128gcm16-ecp256-x25519", "aes128gcm16-x25519"),
     ("aes128gcm16-x25519", "aes128gcm16", None),
@@ -248,6 +260,19 @@ def test_an_answer_that_is_no_choice_of_ours_is_refused(extra: tuple[Transform, 
     answer = changed(offer_ike(ike("aes128gcm16-prfsha256-x25519")), extra=extra)
     with pytest.raises(ExchangeRefused):
         accepted_ike(answer, offered)
+
+
+@pytest.mark.parametrize("integrity", [(), (0,), (2,), (12, 0)])
+def test_a_cipher_with_a_mac_beside_it_does_not_go_without(integrity: tuple[int, ...]) -> None:
+    # NONE, or HMAC-SHA-1 (2) alone, is no MAC of ours; of two the real one is taken.
+    extra = tuple(Transform(type=TransformType.INTEG, id=number) for number in integrity)
+    offer = changed(offer_ike(ike("aes128-sha256-x25519")), without=TransformType.INTEG, extra=extra)
+    if 12 in integrity:
+        chosen, _, _ = choose_ike(offer, ike("aes128-sha256-x25519"))
+        assert str(chosen) == "aes128-sha256-x25519"
+    else:
+        with pytest.raises(ExchangeRefused):
+            choose_ike(offer, ike("aes128-sha256-x25519"))
 
 
 @pytest.mark.parametrize(

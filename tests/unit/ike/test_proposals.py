@@ -22,6 +22,11 @@ from tests.unit.ike.party import selector
         "aes256gcm16-prfsha512-ecp384",
         "chacha20poly1305-aes192ccm16-prfsha256-x25519-ecp384-ke1_ecp256-ke1_none",
         "aes256gcm16-prfsha512-ecp384-ke2_x25519-ke7_ecp256",
+        "aes256gcm16-prfsha384-x25519-ke1_mlkem768",
+        "aes256-sha256-modp2048",
+        "aes128-aes256-sha256-sha512-modp3072-modp4096-ecp521",
+        "aes128-sha256-prfsha384-ecp256",
+        "aes128-sha256-sha384-prfsha384-prfsha256-ecp256",
     ],
 )
 def test_ike_proposals_are_read_and_written_alike(text: str) -> None:
@@ -37,6 +42,7 @@ def test_ike_proposals_are_read_and_written_alike(text: str) -> None:
         ("aes128gcm16-esn", (EsnId.ESN,)),
         ("aes256gcm16-esn-noesn", (EsnId.ESN, EsnId.NO_ESN)),
         ("chacha20poly1305-x25519-ecp256-none-ke1_ecp384-esn", (EsnId.ESN,)),
+        ("aes128-aes256-sha256-modp2048-esn", (EsnId.ESN,)),
     ],
 )
 def test_esp_proposals_are_read_and_written_alike(text: str, esn: tuple[EsnId, ...]) -> None:
@@ -61,6 +67,9 @@ def test_esp_proposals_are_read_and_written_alike(text: str, esn: tuple[EsnId, .
         ("aes128gcm16-x25519", "lacks a pseudorandom function"),
         ("prfsha256-x25519", "lacks an encryption algorithm"),
         ("aes128gcm16-prfsha256", "lacks a key exchange method"),
+        ("aes128-x25519", "lacks an integrity algorithm"),
+        ("aes128-prfsha256-x25519", "lacks an integrity algorithm"),
+        ("aes128-aes128gcm16-sha256-x25519", "mixes ciphers"),
         ("aes128gcm16--prfsha256-x25519", "''"),
         ("", "''"),
     ],
@@ -73,7 +82,8 @@ def test_a_bad_ike_proposal_is_refused_with_the_word_that_is_wrong(text: str, sa
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("aes128", "'aes128'"),
+        ("aes128", "lacks an integrity algorithm"),
+        ("aes128-aes128gcm16-sha256", "mixes ciphers"),
         ("esn", "lacks an encryption algorithm"),
         ("aes128gcm16-prfsha256", "IKE's"),
         ("aes128gcm16-sha256", "authenticate by themselves"),
@@ -97,6 +107,12 @@ def test_a_bad_esp_proposal_is_refused_with_the_word_that_is_wrong(text: str, sa
 )
 def test_strongswans_other_words_mean_the_same_in_any_order_and_once(written: str, meant: str) -> None:
     assert str(IkeProposal.parse(written)) == meant
+
+
+def test_without_a_prf_it_is_that_of_the_integrity_algorithm_as_with_strongswan() -> None:
+    proposal = IkeProposal.parse("aes128-sha384-sha256-x25519")
+    assert proposal == IkeProposal.parse("aes128-sha384-sha256-prfsha384-prfsha256-x25519")
+    assert proposal != IkeProposal.parse("aes128-sha384-sha256-prfsha384-x25519")
 
 
 def test_an_integrity_algorithm_beside_an_aead_names_the_prf_as_with_strongswan() -> None:

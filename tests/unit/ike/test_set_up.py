@@ -14,6 +14,7 @@ from hauberk_ike import (
     Mode,
     TrafficSelector,
 )
+from hauberk_ike.algorithms import ENCRYPTIONS, INTEGRITIES, KEY_EXCHANGES, PRFS
 from tests.unit.ike.party import ALICE, BOB, Pair, agree, child, selector
 
 
@@ -41,10 +42,12 @@ def test_two_messages_each_way_set_up_an_ike_sa_and_a_child_sa() -> None:
 @pytest.mark.parametrize(
     "ike",
     [
-        f"aes{bits}gcm16-prfsha{prf}-{method}"
-        for bits in (128, 256)
-        for prf in (256, 384, 512)
-        for method in ("x25519", "ecp256", "ecp384")
+        *(f"{cipher.word}-prfsha256-x25519" for cipher in ENCRYPTIONS.values() if cipher.is_aead),
+        *(f"{cipher.word}-sha256-x25519" for cipher in ENCRYPTIONS.values() if not cipher.is_aead),
+        *(f"aes128-{integrity}-x25519" for integrity in INTEGRITIES),
+        *(f"aes128gcm16-{prf}-x25519" for prf in PRFS),
+        *(f"aes128gcm16-prfsha256-{method}" for method in KEY_EXCHANGES),
+        "aes256-sha384-prfsha512-modp3072",
     ],
 )
 def test_every_ike_proposal_works(ike: str) -> None:
@@ -55,16 +58,38 @@ def test_every_ike_proposal_works(ike: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("esp", "key_length", "esn"),
-    [("aes128gcm16-esn", 20, True), ("aes256gcm16", 36, False), ("aes256gcm16-noesn-esn", 36, False)],
+    ("esp", "cipher", "key_length", "esn"),
+    [
+        ("aes128gcm16-esn", "rfc4106(gcm(aes))", 20, True),
+        ("aes256gcm16", "rfc4106(gcm(aes))", 36, False),
+        ("aes256gcm16-noesn-esn", "rfc4106(gcm(aes))", 36, False),
+        ("aes192ccm16-esn", "rfc4309(ccm(aes))", 27, True),
+        ("chacha20poly1305-esn", "rfc7539esp(chacha20,poly1305)", 36, True),
+    ],
 )
-def test_esp_keys_are_as_long_as_the_kernel_wants_them(esp: str, key_length: int, esn: bool) -> None:
+def test_aead_keys_are_as_long_as_the_kernel_wants_them(esp: str, cipher: str, key_length: int, esn: bool) -> None:
     pair = Pair(children=(child(esp=esp),))
     pair.set_up()
-    up = pair.alice.one(ChildSaUp)
-    assert (len(up.keys_in.key), up.keys_in.esn, up.keys_in.icv_bits) == (key_length, esn, 128)
-    assert up.keys_in.encryption == "rfc4106(gcm(aes))"
-    assert up.keys_in.key != up.keys_out.key
+    keys = pair.alice.one(ChildSaUp).keys_in
+    assert (keys.encryption, len(keys.key), keys.icv_bits, keys.esn) == (cipher, key_length, 128, esn)
+    assert (keys.integrity, keys.integrity_key, keys.integrity_bits) == ("", b"", 0)
+    assert keys.key != pair.alice.one(ChildSaUp).keys_out.key
+    agree(pair.alice, pair.bob)
+
+
+@pytest.mark.parametrize(
+    ("esp", "key_length", "integrity_length"),
+    [("aes128-sha256-esn", 16, 32), ("aes192-sha384", 24, 48), ("aes256-sha512-esn", 32, 64)],
+)
+def test_a_cipher_and_a_mac_have_a_key_each(esp: str, key_length: int, integrity_length: int) -> None:
+    pair = Pair(children=(child(esp=esp),))
+    pair.set_up()
+    keys = pair.alice.one(ChildSaUp).keys_in
+    assert (keys.encryption, len(keys.key), keys.icv_bits) == ("cbc(aes)", key_length, 0)
+    assert keys.integrity == f"hmac(sha{8 * integrity_length})"
+    assert (len(keys.integrity_key), keys.integrity_bits) == (integrity_length, 4 * integrity_length)
+    theirs = pair.alice.one(ChildSaUp).keys_out
+    assert len({keys.key, theirs.key, keys.integrity_key, theirs.integrity_key}) == 4
     agree(pair.alice, pair.bob)
 
 
