@@ -1,4 +1,4 @@
-"""The command line: `hauberk-ike initiate` and `respond`.
+"""The command line: `hauberk-ike initiate`, `respond` and `decode`.
 
 Exit codes: 0 all that was asked for came about; 1 something on this side is wrong, and a sentence on standard error
 says what and what to do; 2 wrong usage; 3 an IKE SA, CHILD SA or command was refused or not answered; 4 an IKE SA was
@@ -33,6 +33,9 @@ examples:
                                   set up a tunnel in this host's kernel, until Ctrl-C
   hauberk-ike initiate ... --childless --command status --command quit -o json
                                   can these two agree at all? Try, print JSON lines, and end
+
+  tcpdump -w - udp port 500 or udp port 4500 | hauberk-ike decode - --key-log keys
+                                  what is being said, payload by payload, decrypted
 
 exit codes: 0 it came about; 1 something here is wrong; 2 wrong usage; 3 refused or not answered; 4 the peer was lost
 """
@@ -94,6 +97,22 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     respond.set_defaults(command=_respond)
+    decode = commands.add_parser("decode", help="print the IKE messages in a capture, payload by payload")
+    decode.add_argument(
+        "capture", metavar="FILE.pcap", help="pcap or pcapng, as tcpdump writes it; - is standard input"
+    )
+    decode.add_argument(
+        "--key-log",
+        type=Path,
+        metavar="FILE",
+        help="decrypt with these keys: what --key-log wrote, or another ikev2_decryption_table",
+    )
+    decode.add_argument(
+        "--port", type=_port, action="append", default=[], metavar="PORT", help="look for IKE there as well"
+    )
+    decode.add_argument("--full", action="store_true", help="show long values whole, in text (in JSON they always are)")
+    decode.add_argument("-o", "--output", choices=("text", "json"), default="text", help="default text")
+    decode.set_defaults(command=_decode)
     for command, is_initiator in ((initiate, True), (respond, False)):
         _add_ends(command, is_initiator=is_initiator)
         _add_child(command)
@@ -294,4 +313,16 @@ def _configuration(options: argparse.Namespace) -> Configuration:
             retransmit_seconds=options.retransmit_seconds,
         ),
         port=options.port,
+    )
+
+
+def _decode(options: argparse.Namespace) -> int:
+    from hauberk_diagnose.transcript import print_transcript
+
+    return print_transcript(
+        options.capture,
+        key_log=options.key_log,
+        ports=frozenset(options.port),
+        as_json=options.output == "json",
+        full=options.full,
     )

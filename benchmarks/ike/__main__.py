@@ -10,12 +10,11 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tests.interop import roots
-
 from benchmarks.ike import comparison, figures, plot, wire
 from benchmarks.ike.comparison import Bed, Kind, Pairing
 from benchmarks.ike.errors import BenchmarkError
 from benchmarks.ike.figures import Comparison
+from tests.interop import roots
 from tests.lab.errors import LabError
 
 _EXAMPLES: Final = """\

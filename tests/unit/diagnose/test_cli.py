@@ -1,0 +1,107 @@
+"""The command line: help, wrong usage, and sentences that say what to do."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from hauberk_diagnose.cli import main
+
+RECORDED = Path(__file__).parent / "recorded"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    said = capsys.readouterr()
+    return int(ended.value.code or 0), said.out, said.err
+
+
+ENDS = ("--local", "127.0.0.1", "--remote", "127.0.0.2", "--identity", "left", "--peer-identity", "right")
+FILES = ("--certificate", "/nowhere/left.pem", "--key", "/nowhere/left.key", "--ca", "/nowhere/ca.pem")
+
+
+@pytest.mark.parametrize("words", [("--help",), ("initiate", "--help"), ("respond", "--help"), ("decode", "--help")])
+def test_help(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, *words)
+    assert code == 0
+    assert "hauberk-ike" in out
+
+
+def test_help_has_examples_exit_codes_and_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "--help")
+    assert "hauberk-ike initiate --local 10.0.0.1" in out
+    assert "exit codes: 0" in out
+    _, out, _ = run(capsys, "initiate", "--help")
+    assert "delete-child [LABEL|SPI]" in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("initiate",), ("initiate", *ENDS, *FILES, "--port", "0"), ("initiate", *ENDS, *FILES, "--for", "soon")],
+)
+def test_wrong_usage(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert "usage: hauberk-ike" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "/nowhere/left.key: No such file or directory; name a file that can be read"),
+        (("--ike", "aes128gcm16-prfsha256-modp1024"), "'modp1024' is not supported here"),
+        (("--esp", "nonsense"), "'nonsense' is not supported here"),
+        (("--local", "left.example"), "'left.example' is no IP address: give the local address as an address"),
+        (("--remote", "2001:db8::1"), "127.0.0.1 and 2001:db8::1 are of different families"),
+        (("--ts-local", "10.0.0.1/8"), "'10.0.0.1/8' is no traffic selector"),
+        (("--label", "x" * 65), "a child's label takes 1 to 64 bytes"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(
+    words: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, "initiate", *ENDS, *FILES, *words)
+    assert (code, out) == (1, "")
+    assert err.startswith("hauberk-ike: ")
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+def test_decode_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    capture, keys = RECORDED / "handshake.pcap", RECORDED / "handshake.keys"
+    code, out, err = run(capsys, "decode", str(capture), "--key-log", str(keys), "-o", "json")
+    assert code == 0
+    assert [json.loads(line)["frame"] for line in out.splitlines()] == list(range(1, 11))
+    assert err == "hauberk-ike: 10 IKE messages in 10 frames\n"
+
+
+def test_decode_for_people_reads_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    data = (RECORDED / "handshake.pcap").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    code, out, err = run(capsys, "decode", "-")
+    assert code == 0
+    assert "IKE_SA_INIT request 0" in out
+    assert "8 not decrypted (a key log would open them: --key-log)" in err
+
+
+def test_decode_goes_as_far_as_it_can(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.pcap"
+    damaged.write_bytes((RECORDED / "handshake.pcap").read_bytes()[:-10])
+    code, out, err = run(capsys, "decode", str(damaged), "-o", "json")
+    assert code == 1
+    assert len(out.splitlines()) == 9
+    assert "cut off in the middle of a frame" in err
+
+
+def test_decode_of_something_else(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"no capture at all")
+    assert run(capsys, "decode", str(other)) == (1, "", f"hauberk-ike: {other}: neither pcap nor pcapng\n")
+    code, _, err = run(capsys, "decode", str(tmp_path / "missing"))
+    assert code == 1
+    assert err.endswith("name a capture that can be read\n")
