@@ -1,7 +1,8 @@
 """A pair's IKE SAs and CHILD SAs as the sessions keep them, and which of two IKE SAs stays.
 
-A **link** is an IKE SA, or our attempt at one. It carries one child: the SAs that protect the pair's traffic. Used by
-hauberk_agent.sessions and nobody else.
+A **link** is an IKE SA, or our attempt at one. It carries one child: the SAs that protect the pair's traffic. While
+that one is rekeyed there are more, and the link's child is the one that is to stay. Used by hauberk_agent.sessions
+and nobody else.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from hauberk_ike import EspKey, IkeSaId, IpAddress, PeerConfig, UdpEncapsulation
+from hauberk_ike import EspKey, IkeSaId, IpAddress, PeerConfig
 from hauberk_xfrm import ReqId, Spi
 
 
@@ -30,7 +31,6 @@ class Child:
     keys_out: EspKey | None = field(default=None, repr=False)
     outbound: bool = False
     """Whether our outbound state is in the kernel."""
-    encapsulation: UdpEncapsulation | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,6 +46,8 @@ class Link:
     """Whether its initiator said that it remembers no SA."""
     up_at: float | None = None
     child: Child | None = None
+    replaced: list[Child] = field(default_factory=list[Child])
+    """What rekeys have left over, oldest first: it takes packets until it is deleted, and the oldest may still send."""
     outbound_at: float | None = None
     """When the child's deferred outbound SA is installed at the latest."""
     lost_at: float | None = None
@@ -54,6 +56,18 @@ class Link:
     """Whether the link preferred to this one was being set up at the same time."""
     deleting: bool = False
     proposal: str = ""
+
+    def children(self) -> list[Child]:
+        """All of them, the one to stay first."""
+        return [*([self.child] if self.child is not None else []), *self.replaced]
+
+    def take(self, spi_in: int) -> Child | None:
+        """Removes the child with an inbound SPI from those that rekeys have left over."""
+        for child in self.replaced:
+            if child.spi_in == spi_in:
+                self.replaced.remove(child)
+                return child
+        return None
 
 
 class Verdict(Enum):

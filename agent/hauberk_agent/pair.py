@@ -78,10 +78,9 @@ class Pair:
 
     def sends(self) -> bool:
         """Whether any outbound state of the pair is in the kernel."""
-        children = [*self.orphans, *(link.child for link in self.links.values() if link.child is not None)]
-        return any(child.outbound for child in children)
+        return any(child.outbound for child in self.children())
 
     def children(self) -> list[Child]:
         """All children, the current link's first."""
         links = sorted(self.links.values(), key=lambda link: link is not self.current)
-        return [*(link.child for link in links if link.child is not None), *self.orphans]
+        return [*(child for link in links for child in link.children()), *self.orphans]

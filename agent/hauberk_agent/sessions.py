@@ -46,10 +46,12 @@ from hauberk_ike import (
     IkeSaDown,
     IkeSaId,
     IkeSaMoved,
+    IkeSaRekeyed,
     IkeSaUp,
     IpAddress,
     PeerConfig,
     PeerRefused,
+    ReauthenticationNeeded,
     Refused,
     SocketAddress,
     SpiUnavailable,
@@ -187,6 +189,19 @@ class Sessions:
         """Of a dump, the states of ours that no pair accounts for, and that may go."""
         waiting = {(s.destination, s.spi) for states in self._found.values() for s in states}
         return [s for s in self._keeper.unaccounted(states) if (s.destination, s.spi) not in waiting]
+
+    def rekey(self, destination: IpAddress, spi: Spi, now: float) -> None:
+        """Replaces the CHILD SA of one of our states, whichever direction: the kernel says that it has done enough."""
+        self._now = now
+        for pair in self._pairs.values():
+            for link in pair.links.values():
+                child = link.child
+                if child is None or child.spi_in is None or self._endpoint is None or link.deleting:
+                    continue
+                if (destination, spi) in ((child.local, child.spi_in), (child.remote, child.spi_out)):
+                    self._endpoint.rekey_child(link.ike_sa, child.spi_in, now=now)
+                    self._drain()
+                    return
 
     def mend(self, states: Iterable[StateDump], now: float) -> None:
         """Replaces what somebody removed from the kernel, or what has expired there."""
@@ -344,6 +359,10 @@ class Sessions:
                 self._ike_sa_up(event)
             case IkeSaMoved():
                 self._ike_sa_moved(event)
+            case IkeSaRekeyed():
+                self._ike_sa_rekeyed(event)
+            case ReauthenticationNeeded():
+                self._reauthentication_needed(event)
             case ChildSaUp():
                 self._child_sa_up(event)
             case ChildSaDown():
@@ -381,24 +400,29 @@ class Sessions:
         self._service(pair)
 
     def _ike_sa_moved(self, event: IkeSaMoved) -> None:
-        """The peer is somewhere else: behind another port its states follow it, else they are replaced."""
+        """A peer that is somewhere else: what stands between the old addresses is replaced."""
         pair = self._pair_of_link(event.ike_sa)
-        link = pair.links.get(event.ike_sa) if pair is not None else None
-        if pair is None or link is None or link.child is None:
+        if pair is not None and pair.current is not None and pair.current.ike_sa == event.ike_sa:
+            _log.info("%s: has moved to %s, replacing its SAs", pair.name, event.remote)
+            pair.rekey_at = self._now
+            self._service(pair)
+
+    def _ike_sa_rekeyed(self, event: IkeSaRekeyed) -> None:
+        """The link goes on under another handle. Who initiated it first still counts: both ends remember that alike."""
+        uid = self._links.pop(event.old, None)
+        pair = self._pairs.get(uid) if uid is not None else None
+        link = pair.links.pop(event.old, None) if pair is not None else None
+        if uid is None or pair is None or link is None:
+            self._delete_unknown(event.new)
             return
-        child = link.child
-        try:
-            follows = (
-                (event.local.host, event.remote.host) == (child.local, child.remote)
-                and child.encapsulation is not None
-                and event.encapsulation is not None
-                and self._keeper.move(child, event.encapsulation)
-            )
-        except XfrmError as error:
-            _log.warning("%s: %s", pair.name, error)
-            follows = False
-        _log.info("%s: is at %s now%s", pair.name, event.remote, "" if follows else ", replacing its SAs")
-        if not follows and link is pair.current:
+        link.ike_sa, link.proposal = event.new, event.proposal
+        pair.links[event.new] = link
+        self._links[event.new] = uid
+
+    def _reauthentication_needed(self, event: ReauthenticationNeeded) -> None:
+        """The peer can't rekey: another IKE SA takes this one's place."""
+        pair = self._pair_of_link(event.ike_sa)
+        if pair is not None and pair.current is not None and pair.current.ike_sa == event.ike_sa:
             pair.rekey_at = self._now
             self._service(pair)
 
@@ -408,7 +432,8 @@ class Sessions:
         if pair is None or link is None or link.deleting:
             self.release_spi(event.spi_in, event.peer)
             return
-        if link.child is not None:
+        rekeyed = any(child.spi_in == event.rekeyed_spi_in for child in link.children())
+        if link.child is not None and not rekeyed:
             # One child a link: a second one is the peer's idea alone.
             self.release_spi(event.spi_in, event.peer)
             if self._endpoint is not None:
@@ -416,7 +441,7 @@ class Sessions:
             return
         spec = pair.spec
         try:
-            link.child = self._keeper.install_inbound(
+            child = self._keeper.install_inbound(
                 event,
                 local=event.peer.local.host,
                 remote=event.peer.remote.host,
@@ -429,9 +454,25 @@ class Sessions:
             self._delete(link, "the kernel refused the SA")
             self._retry(pair)
             return
-        link.lost_at = None
-        self._prefer(pair, link)
+        if link.child is not None:
+            self._rekeyed(pair, link, child, event)
+        else:
+            link.child = child
+            link.lost_at = None
+            self._prefer(pair, link)
         self._service(pair)
+
+    def _rekeyed(self, pair: Pair, link: Link, child: Child, event: ChildSaUp) -> None:
+        """A link's child has a successor. As responder we go on sending with the old one until the peer deletes it."""
+        if event.redundant or link.child is None:
+            link.replaced.append(child)
+            return
+        link.replaced.append(link.child)
+        link.child = child
+        if link is pair.current:
+            at_once = event.initiator or not pair.sends()
+            link.outbound_at = self._now + (0.0 if at_once else self._times.outbound_wait)
+            pair.rekey_at = self._now + pair.spec.rekey_seconds * self._rekey_share(link)
 
     def _prefer(self, pair: Pair, link: Link) -> None:
         """A link has its child: is it the current one now?"""
@@ -464,14 +505,31 @@ class Sessions:
     def _child_sa_down(self, event: ChildSaDown) -> None:
         pair = self._pair_of_link(event.ike_sa)
         link = pair.links.get(event.ike_sa) if pair is not None else None
-        if pair is None or link is None or link.child is None or link.child.spi_in != event.spi_in:
+        if pair is None or link is None:
             return
-        child, link.child = link.child, None
-        self._replace_lost(pair, link)
-        self._attempt_kernel(pair, lambda: self._keeper.retire(child, until=self._now + self._times.linger))
-        # A link without its child is of no use to this version.
-        link.lost_at = self._now
+        child = link.take(event.spi_in)
+        if child is None and (link.child is None or link.child.spi_in != event.spi_in):
+            return
+        if child is not None:
+            if link is pair.current and child.outbound:
+                self._install_outbound(pair, link)
+        elif link.replaced:
+            # Its rekey came to nothing: the one before stays.
+            child, link.child = link.child, link.replaced.pop(0)
+            if link is pair.current:
+                self._install_outbound(pair, link)
+        else:
+            child, link.child = link.child, None
+            self._replace_lost(pair, link)
+            # A link without its child is of no use to this version.
+            link.lost_at = self._now
+        if child is not None:
+            self._retire(pair, child)
         self._service(pair)
+
+    def _retire(self, pair: Pair, child: Child) -> None:
+        until = self._now + self._times.linger
+        self._attempt_kernel(pair, lambda: self._keeper.retire(child, until=until))
 
     def _child_sa_failed(self, event: ChildSaFailed) -> None:
         pair = self._pair_of_link(event.ike_sa)
@@ -479,7 +537,7 @@ class Sessions:
             return
         self._fail(pair, _reason_of(event.reason), f"no CHILD SA: {event.reason}")
         link = pair.links.get(event.ike_sa)
-        if link is not None:
+        if link is not None and event.rekeyed_spi_in is None:
             self._delete(link, "no CHILD SA")
         self._retry(pair)
 
@@ -490,22 +548,24 @@ class Sessions:
         link = pair.links.pop(event.ike_sa, None) if pair is not None else None
         if pair is None or link is None:
             return
-        child, link.child = link.child, None
+        children = link.children()
+        link.child = None
+        link.replaced.clear()
         if link.up_at is None:
             if pair.current is None and (pair.failure is None or pair.failure.message != event.message):
                 self._fail(pair, _reason_of(event.message), event.message)
             self._retry(pair)
             return
         unreachable = event.reason is DownReason.UNREACHABLE
-        if child is not None and unreachable and link is pair.current:
+        if unreachable and link is pair.current:
             # It answers no more, but its SAs may well work: they stay until they are replaced.
-            pair.orphans.append(child)
-            child = None
+            pair.orphans += children
+            children.clear()
         if link is pair.current and unreachable:
             self._fail(pair, UnwellReason.UNREACHABLE, event.message)
         self._replace_lost(pair, link)
-        if child is not None:
-            self._attempt_kernel(pair, lambda: self._keeper.retire(child, until=self._now + self._times.linger))
+        for child in children:
+            self._retire(pair, child)
         self._service(pair)
 
     def _replace_lost(self, pair: Pair, link: Link) -> None:

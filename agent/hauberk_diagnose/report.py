@@ -24,9 +24,11 @@ from hauberk_ike import (
     IkeSaDown,
     IkeSaInfo,
     IkeSaMoved,
+    IkeSaRekeyed,
     IkeSaUp,
     PeerConfig,
     PeerRefused,
+    ReauthenticationNeeded,
     TrafficSelector,
 )
 
@@ -122,6 +124,14 @@ def sentence(event: Event) -> str:
         case IkeSaMoved():
             way = "in UDP" if event.encapsulation is not None else "without UDP"
             return f"IKE SA {event.ike_sa} moved: {event.remote} to {event.local}, ESP {way}"
+        case IkeSaRekeyed():
+            who = "we" if event.initiator else "the peer"
+            return (
+                f"IKE SA {event.old} rekeyed: it is {event.new} now, {event.proposal}, {who} initiated,"
+                f" SPIs {event.spi_i.hex()}_i {event.spi_r.hex()}_r"
+            )
+        case ReauthenticationNeeded():
+            return f"IKE SA {event.ike_sa} can't be rekeyed: {event.reason}"
         case ChildSaUp():
             return (
                 f"CHILD SA {event.label} up: {event.proposal}, {event.mode.value} mode,"

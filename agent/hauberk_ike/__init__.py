@@ -30,8 +30,10 @@ from hauberk_ike.events import (
     IkeSaId,
     IkeSaInfo,
     IkeSaMoved,
+    IkeSaRekeyed,
     IkeSaUp,
     PeerRefused,
+    ReauthenticationNeeded,
 )
 from hauberk_ike.identity import Identity
 from hauberk_ike.numbers import EsnId
@@ -61,6 +63,7 @@ __all__ = [
     "IkeSaId",
     "IkeSaInfo",
     "IkeSaMoved",
+    "IkeSaRekeyed",
     "IkeSaUp",
     "IpAddress",
     "Mode",
@@ -70,6 +73,7 @@ __all__ = [
     "PeerRefused",
     "PreSharedKey",
     "ProposalError",
+    "ReauthenticationNeeded",
     "RefusalReason",
     "Refused",
     "SocketAddress",

@@ -48,6 +48,8 @@ class ChildConfig:
     esp_proposals: tuple[EspProposal, ...]
     ts_local: tuple[TrafficSelector, ...]
     ts_remote: tuple[TrafficSelector, ...]
+    rekey_seconds: float = 0.0
+    """How long a CHILD SA lives before it is rekeyed (see `hauberk_ike.lifetime`); 0: as long as nobody asks."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.label.encode()) <= MAX_LABEL_BYTES:
@@ -79,6 +81,8 @@ class PeerConfig:
     initial_contact: bool = False
     encapsulation: Encapsulation = Encapsulation.AUTO
     mobike: bool = False
+    rekey_seconds: float = 0.0
+    """How long the IKE SA lives before it is rekeyed; 0: as long as nobody asks."""
 
     def __post_init__(self) -> None:
         if not self.ike_proposals:
@@ -123,6 +127,9 @@ class EndpointSettings:
     """What a responder does before it knows the peer, and with it `PeerConfig.encapsulation`."""
     keepalive_seconds: float = 20.0
     """How often a NAT before us is reminded of its mapping (RFC 3948 section 4); 0: never."""
+    replaced_seconds: float = 120.0
+    """How long an SA that a rekey has replaced waits for the peer's DELETE before we send one ourselves. More than a
+    whole round of retransmissions, or it would cut the peer's rekey short."""
 
 
 class PeerPolicy(Protocol):

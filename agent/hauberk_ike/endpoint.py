@@ -15,8 +15,10 @@ makes the initiator send.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
+from hauberk_ike.child_negotiation import Packet
 from hauberk_ike.config import ChildConfig, EndpointSettings, PeerConfig, PeerPolicy
 from hauberk_ike.context import Context
 from hauberk_ike.cookie import CookieJar
@@ -37,7 +39,7 @@ from hauberk_ike.exchanges import ike_sa_init
 from hauberk_ike.exchanges.create_child_sa import CreateChildSa
 from hauberk_ike.exchanges.exchange import Inbound
 from hauberk_ike.exchanges.ike_sa_init import IkeSaInit, InitOffer
-from hauberk_ike.exchanges.informational import DeleteChildSa
+from hauberk_ike.exchanges.reauthentication import FinishReauthentication
 from hauberk_ike.ike_sa import IkeSa
 from hauberk_ike.lifecycle import State
 from hauberk_ike.numbers import ExchangeType, NotifyType
@@ -139,31 +141,58 @@ class IkeEndpoint:
         """
         if None in self._context.local(peer) or self._context.remote(peer) is None:
             raise ValueError(f"nothing to authenticate with: no credentials for peer {peer.name!r}")
-        sa = IkeSa(
-            self._context,
-            self._registry.new_handle(),
-            initiator=True,
-            spi_i=self._registry.new_spi(),
-            spi_r=NO_SPI,
-            path=Path(self._settings, peer.encapsulation, local=peer.local, remote=peer.remote),
-            now=now,
-        )
-        sa.peer = peer
-        self._registry.add(sa)
+        sa = self._make_initiator(peer, now)
         sa.start(IkeSaInit(peer), now)
         self._registry.settle(sa)
         return sa.handle
 
-    def create_child(self, ike_sa: IkeSaId, child: ChildConfig, *, now: float) -> None:
+    def create_child(self, ike_sa: IkeSaId, child: ChildConfig, *, now: float, packet: Packet | None = None) -> None:
         """Asks for one more CHILD SA, once the IKE SA is established; ends in ChildSaUp, ChildSaFailed or IkeSaDown.
 
-        Raises UnknownIkeSa, also for one that is being deleted.
+        `packet`: the selectors of the packet that caused it, local and remote, so that the peer does not choose a CHILD
+        SA that is not for it. Raises UnknownIkeSa, also for an IKE SA that is being deleted.
         """
-        sa = self._registry.find(ike_sa)
-        if sa.is_closing:
-            raise UnknownIkeSa(f"IKE SA {ike_sa} is being deleted")
-        sa.start_when_established(CreateChildSa(child), now)
+        sa = self._find_open(ike_sa)
+        sa.start_when_established(CreateChildSa(child, packet=packet), now)
         self._registry.settle(sa)
+
+    def rekey_child(self, ike_sa: IkeSaId, spi_in: int, *, now: float) -> None:
+        """Replaces the CHILD SA whose inbound SPI is `spi_in`, as its kernel states' soft limits ask for.
+
+        ChildSaUp and ChildSaDown follow, or ChildSaFailed. Nothing happens if there is no such CHILD SA (any more), or
+        it is replaced already. Raises UnknownIkeSa.
+        """
+        sa = self._find_open(ike_sa)
+        child = sa.children.get(spi_in)
+        if child is not None and child.race is None:
+            sa.rekey_child(child, now)
+            self._registry.settle(sa)
+
+    def rekey_ike(self, ike_sa: IkeSaId, *, now: float) -> None:
+        """Replaces the IKE SA, with its CHILD SAs; IkeSaRekeyed follows, or ReauthenticationNeeded.
+
+        Raises UnknownIkeSa.
+        """
+        sa = self._find_open(ike_sa)
+        if sa.state is State.ESTABLISHED and sa.race is None:
+            sa.rekey(now)
+            self._registry.settle(sa)
+
+    def reauthenticate(self, ike_sa: IkeSaId, *, now: float) -> IkeSaId:
+        """Sets up another IKE SA with CHILD SAs like those of `ike_sa`, and deletes that one once all of them are up.
+
+        Returns the new one's handle: IkeSaUp follows for it with `rekeyed`, and ChildSaUp with `rekeyed_spi_in`. If one
+        of the new CHILD SAs is not to be had the new IKE SA is deleted instead. Raises UnknownIkeSa.
+        """
+        old = self._find_open(ike_sa)
+        children = {child.config.label: child.config for child in old.children.values() if child.is_current}
+        peer = replace(old.peer, children=tuple(children.values()), initial_contact=False)
+        sa = self._make_initiator(old.peer, now)
+        sa.reauthenticates = old
+        sa.requests.add_later(FinishReauthentication(frozenset(children)))
+        sa.start(IkeSaInit(peer), now)
+        self._registry.settle(sa)
+        return sa.handle
 
     def delete_child(self, ike_sa: IkeSaId, spi_in: int, *, now: float) -> None:
         """Deletes the CHILD SA whose inbound SPI is `spi_in`; ChildSaDown follows. Raises UnknownIkeSa.
@@ -171,8 +200,9 @@ class IkeEndpoint:
         Nothing happens if there is no such CHILD SA (any more).
         """
         sa = self._registry.find(ike_sa)
-        if spi_in in sa.children and not sa.is_closing:
-            sa.start(DeleteChildSa(spi_in), now)
+        child = sa.children.get(spi_in)
+        if child is not None and not sa.is_closing:
+            sa.delete_child(child, now)
             self._registry.settle(sa)
 
     def delete(self, ike_sa: IkeSaId, *, now: float, reason: str = "") -> None:
@@ -195,6 +225,26 @@ class IkeEndpoint:
     def established(self) -> tuple[IkeSaInfo, ...]:
         """All IKE SAs that are authenticated and not being deleted, oldest first."""
         return tuple(sa.info() for sa in self._registry.alive() if sa.state is State.ESTABLISHED and not sa.is_closing)
+
+    def _make_initiator(self, peer: PeerConfig, now: float) -> IkeSa:
+        sa = IkeSa(
+            self._context,
+            self._registry.new_handle(),
+            initiator=True,
+            spi_i=self._registry.new_spi(),
+            spi_r=NO_SPI,
+            path=Path(self._settings, peer.encapsulation, local=peer.local, remote=peer.remote),
+            now=now,
+        )
+        sa.peer = peer
+        self._registry.add(sa)
+        return sa
+
+    def _find_open(self, ike_sa: IkeSaId) -> IkeSa:
+        sa = self._registry.find(ike_sa)
+        if sa.is_closing:
+            raise UnknownIkeSa(f"IKE SA {ike_sa} is being deleted")
+        return sa
 
     # Strangers
 

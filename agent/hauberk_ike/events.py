@@ -46,6 +46,9 @@ class IkeSaUp:
     spi_r: bytes
     nat_local: bool = False
     nat_remote: bool = False
+    rekeyed: IkeSaId | None = None
+    """The IKE SA that this one is to replace by reauthentication, which ends once all CHILD SAs are up here. (A rekey
+    has IkeSaRekeyed instead.)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,11 @@ class ChildSaUp:
     local: IpAddress
     remote: IpAddress
     encapsulation: UdpEncapsulation | None
+    rekeyed_spi_in: int | None = None
+    """Our inbound SPI of the CHILD SA that this one is to replace, which goes with a ChildSaDown of its own."""
+    redundant: bool = False
+    """Both ends have rekeyed the same CHILD SA, and another one stays: take packets from this one as long as it is
+    there, but send none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +95,15 @@ class ChildSaDown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSaFailed:
-    """A CHILD SA that we asked for was not to be had; the IKE SA stays. `reason`: the notify's name or our word."""
+    """A CHILD SA that we asked for was not to be had; the IKE SA stays. `reason`: the notify's name or our word.
+
+    `rekeyed_spi_in`: it was to replace this one, which stays as well.
+    """
 
     ike_sa: IkeSaId
     label: str
     reason: str
+    rekeyed_spi_in: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +128,34 @@ class IkeSaDown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IkeSaRekeyed:
+    """An IKE SA has taken another's place, with all its CHILD SAs; the old handle has ended, without IkeSaDown.
+
+    `initiator`: whether we are the new IKE SA's initiator, which is whoever asked for the rekey.
+    """
+
+    old: IkeSaId
+    new: IkeSaId
+    peer: PeerConfig
+    initiator: bool
+    proposal: str
+    spi_i: bytes
+    spi_r: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReauthenticationNeeded:
+    """The peer rekeys nothing (any more) of this IKE SA: `IkeEndpoint.reauthenticate` replaces it as a whole.
+
+    `reason` is the name of its notify: NO_ADDITIONAL_SAS, or TEMPORARY_FAILURE for minutes.
+    """
+
+    ike_sa: IkeSaId
+    peer: PeerConfig
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PeerRefused:
     """As responder we turned somebody away. `identity` is None as long as none was claimed; it may be unproved."""
 
@@ -125,7 +165,17 @@ class PeerRefused:
     message: str
 
 
-Event = IkeSaUp | IkeSaMoved | ChildSaUp | ChildSaDown | ChildSaFailed | IkeSaDown | PeerRefused
+Event = (
+    IkeSaUp
+    | IkeSaMoved
+    | IkeSaRekeyed
+    | ReauthenticationNeeded
+    | ChildSaUp
+    | ChildSaDown
+    | ChildSaFailed
+    | IkeSaDown
+    | PeerRefused
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,12 @@ what is known of the IKE SA and its peer, timers, and the ways to end (see `haub
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
+from hauberk_ike import lifetime
 from hauberk_ike.answer_window import AnswerWindow
-from hauberk_ike.child_sa import ChildSa
+from hauberk_ike.child_sa import ChildSa, unlink
+from hauberk_ike.collision import Asked, Doing, Race
 from hauberk_ike.config import PeerConfig
 from hauberk_ike.context import Context
 from hauberk_ike.datagram import SocketAddress
@@ -23,9 +26,13 @@ from hauberk_ike.events import (
     IkeSaInfo,
     IkeSaUp,
     PeerRefused,
+    ReauthenticationNeeded,
 )
 from hauberk_ike.exchanges import informational
 from hauberk_ike.exchanges.exchange import Exchange
+from hauberk_ike.exchanges.followup_ke import Pending
+from hauberk_ike.exchanges.rekey_child import RekeyChild
+from hauberk_ike.exchanges.rekey_ike import RekeyIke
 from hauberk_ike.keys import IkeKeys
 from hauberk_ike.lifecycle import TRANSITIONS, State, Step
 from hauberk_ike.numbers import ExchangeType
@@ -36,12 +43,24 @@ from hauberk_ike.request_window import RequestWindow
 from hauberk_ike.wire.header import FLAG_RESPONSE, Header
 from hauberk_ike.wire.message import KnownPayload, build_message
 
+_INHERITED: Final = (
+    "peer",
+    "identity",
+    "claimed_identity",
+    "certificate_serial",
+    "certificate_not_after",
+    "peer_hashes",
+    "peer_is_hauberk",
+    "peer_childless",
+    "reauthenticates",
+)
+"""What a rekey's new IKE SA has from the old one, beside its path."""
+
 
 class IkeSa:
     """An IKE SA from its first message to its last. `spi_i` and `spi_r` are the header's, whoever we are."""
 
     __slots__ = (
-        "_reported_down",
         "answers",
         "certificate_not_after",
         "certificate_serial",
@@ -62,6 +81,7 @@ class IkeSa:
         "initiator",
         "int_auth",
         "is_counted",
+        "is_reported",
         "keys",
         "last_heard",
         "nonce_i",
@@ -71,13 +91,20 @@ class IkeSa:
         "peer_childless",
         "peer_hashes",
         "peer_is_hauberk",
+        "pending",
+        "predecessor",
         "proposal",
         "protection",
+        "race",
+        "reauthenticates",
+        "rekey_at",
         "requests",
         "scheduled_at",
+        "spare",
         "spi_i",
         "spi_r",
         "state",
+        "successor",
     )
 
     keys: IkeKeys
@@ -136,9 +163,23 @@ class IkeSa:
         """When a half-open one is given up, an established one's first request forgotten, a dead one's last answer."""
         self.scheduled_at: float | None = None
         """The earliest wake-up that the endpoint has on its list."""
+        self.pending: dict[bytes, Pending] = {}
+        """As responder: what waits for an additional key exchange of the peer's, by its link."""
+        self.rekey_at: float | None = None
+        self.race: Race | None = None
+        """While we are rekeying it."""
+        self.spare: IkeSa | None = None
+        """While we are rekeying it: the new IKE SA that the peer's rekey of the same has made."""
+        self.predecessor: IkeSa | None = None
+        """A spare one's."""
+        self.successor: IkeSa | None = None
+        """A replaced one's."""
+        self.reauthenticates: IkeSa | None = None
+        """The one that it was initiated to replace."""
         self.requests = RequestWindow()
         self.answers = AnswerWindow(expected_id=0 if initiator else 1)
-        self._reported_down = not initiator  # a responder has nothing to report before IkeSaUp
+        self.is_reported = initiator
+        """Whether its owner knows of it, and is to hear of its end."""
 
     # What the endpoint calls
 
@@ -189,7 +230,12 @@ class IkeSa:
         keepalive = self.path.keepalive_at
         if keepalive is not None and self.is_up:
             due = keepalive if due is None else min(due, keepalive)
-        return due
+        if self.state is not State.ESTABLISHED:
+            return due
+        others = [due, self.rekey_at, self.requests.deferred_due]
+        others += [child.due for child in self.children.values()]
+        others += [pending.expires_at for pending in self.pending.values()]
+        return min((each for each in others if each is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
         """Does what is due by now."""
@@ -197,6 +243,8 @@ class IkeSa:
             self._expire(now)
         if self.is_up:
             self.path.keep_alive(self.context, now)
+        if self.state is State.ESTABLISHED:
+            self._renew(now)
         request = self.requests.due
         if request is not None and now >= request:
             if not self.requests.handle_timer(self, now):
@@ -208,6 +256,20 @@ class IkeSa:
             and now >= self.last_heard + self.peer.dpd_seconds
         ):
             self.start(informational.Liveness(), now)
+
+    def _renew(self, now: float) -> None:
+        """Begins the rekeys that are due, and ends what has waited too long."""
+        for link in [link for link, pending in self.pending.items() if now >= pending.expires_at]:
+            self.pending.pop(link).agreed.release(self)
+        for child in [child for child in self.children.values() if child.due is not None and now >= child.due]:
+            child.due = None
+            if child.is_current:
+                self.rekey_child(child, now)
+            else:
+                self.delete_child(child, now)
+        if self.rekey_at is not None and now >= self.rekey_at:
+            self.rekey(now)
+        self.requests.take_deferred(self, now)
 
     def info(self) -> IkeSaInfo:
         """As `status` shows it."""
@@ -240,7 +302,7 @@ class IkeSa:
         self.advance(Step.AUTHENTICATED)
         self.path.start_keepalives(self.context, now)
         self.established_at = self.last_heard = now
-        self._reported_down = False
+        self.is_reported = True
         # Until then the endpoint knows copies of the first request, which may still be on their way.
         self.expires_at = None if self.initiator else now + self.context.settings.answer_memory_seconds
         self.context.events.append(
@@ -257,18 +319,84 @@ class IkeSa:
                 spi_r=self.spi_r,
                 nat_local=self.path.nat_local,
                 nat_remote=self.path.nat_remote,
+                rekeyed=self.reauthenticates.heir.handle if self.reauthenticates is not None else None,
             )
         )
+        self.plan_rekey(now)
         self.requests.authenticated()
 
-    def remove_child(self, spi_in: int, *, by_peer: bool) -> None:
+    @property
+    def doing(self) -> Doing:
+        """What our request on its way is about, or rather what becomes of the IKE SA."""
+        if self.state is not State.ESTABLISHED or self.is_closing:
+            return Doing.CLOSING_IKE
+        current = self.requests.current
+        return current.doing if current is not None else Doing.NOTHING
+
+    @property
+    def is_being_rekeyed(self) -> bool:
+        """Whether the peer is in the middle of rekeying it, with additional key exchanges."""
+        return any(pending.agreed.asked is Asked.REKEY_IKE for pending in self.pending.values())
+
+    def rekey(self, now: float) -> None:
+        """Asks for another IKE SA in this one's place."""
+        self.rekey_at = None
+        self.start(RekeyIke(), now)
+
+    def rekey_child(self, child: ChildSa, now: float) -> None:
+        """Asks for another CHILD SA in this one's place."""
+        self.start(RekeyChild(child), now)
+
+    def delete_child(self, child: ChildSa, now: float) -> None:
+        """Asks the peer to delete a CHILD SA of ours."""
+        if not child.is_closing:
+            child.is_closing = True
+            child.due = None
+            self.start(informational.DeleteChildSa(child.spi_in), now)
+
+    def child_by_spi_out(self, spi_out: int) -> ChildSa | None:
+        """By the peer's inbound SPI."""
+        return next((child for child in self.children.values() if child.spi_out == spi_out), None)
+
+    def need_reauthentication(self, reason: str) -> None:
+        """The peer does not let us rekey."""
+        self.context.events.append(ReauthenticationNeeded(ike_sa=self.handle, peer=self.peer, reason=reason))
+
+    def reauthenticated_spi(self, label: str) -> int | None:
+        """With an IKE SA that is to replace another: the inbound SPI of the CHILD SA there that has this label."""
+        if self.reauthenticates is None:
+            return None
+        old = self.reauthenticates.heir.children.values()
+        return next((child.spi_in for child in old if child.config.label == label and child.is_current), None)
+
+    def drop_pending(self, asked: Asked, replaces: ChildSa | None = None) -> None:
+        """Nothing is to come of a rekey that the peer has begun."""
+        for link, pending in tuple(self.pending.items()):
+            if pending.agreed.asked is asked and pending.agreed.replaces is replaces:
+                del self.pending[link]
+                pending.agreed.release(self)
+
+    def plan_rekey(self, now: float) -> None:
+        """It is new: its life begins."""
+        self.rekey_at = lifetime.rekey_time(
+            self.context.entropy, seconds=self.peer.rekey_seconds, initiator=self.initiator, now=now
+        )
+
+    def release_pending(self) -> None:
+        """Nothing is to come of anything that waits for an additional key exchange."""
+        for pending in self.pending.values():
+            pending.agreed.release(self)
+        self.pending.clear()
+
+    def remove_child(self, spi_in: int, *, by_peer: bool, now: float) -> None:
         """Reports a CHILD SA down, if it is still there."""
         child = self.children.pop(spi_in, None)
         if child is not None:
+            unlink(self, child, now)
             self.context.events.append(
                 ChildSaDown(
                     ike_sa=self.handle,
-                    label=child.label,
+                    label=child.config.label,
                     spi_in=child.spi_in,
                     spi_out=child.spi_out,
                     by_peer=by_peer,
@@ -281,28 +409,35 @@ class IkeSa:
             return
         if self.state is State.INITIATING:
             self.end(DownReason.DELETED, "deleted before it was established", now)
-        elif self.state in (State.AUTHENTICATING, State.ESTABLISHED):
+        elif self.state not in (State.HALF_OPEN, State.REJECTING, State.DEAD):
             # An IKE_AUTH on its way may still establish the IKE SA at the peer: its answer decides what is to delete.
             self.requests.drop_waiting(self, "the IKE SA is being deleted")
-            if self.state is State.ESTABLISHED:
+            self.release_pending()
+            spare, self.spare = self.spare, None
+            if spare is not None:
+                spare.predecessor = None
+                spare.close(now)
+                self.context.registry.settle(spare)
+            if self.state is not State.AUTHENTICATING:
                 self.advance(Step.CLOSE)
+            self.expires_at = None
             self.start(informational.DeleteIkeSa(), now)
 
     @property
     def is_up(self) -> bool:
         """Whether the peer is authenticated, and its requests are answered."""
-        return self.state is State.ESTABLISHED or self.state is State.CLOSING
+        return self.state is State.ESTABLISHED or self.state is State.CLOSING or self.state is State.REPLACED
 
     @property
     def is_closing(self) -> bool:
         """Whether its end was asked for, though it may not be sent yet."""
-        return self.state is State.CLOSING or self.requests.holds(informational.DeleteIkeSa)
+        return self.state is State.CLOSING or self.requests.waiting(informational.DeleteIkeSa)
 
     def reject(self, error: ProtocolError, now: float) -> None:
         """The peer broke the protocol, or is not who it should be: reports that, tells it, and listens no more."""
         self.advance(Step.REJECT)
         self.requests.drop(self, str(error))
-        self._report_down(DownReason.FAILED, str(error), by_peer=False)
+        self._report_down(DownReason.FAILED, str(error), now, by_peer=False)
         self.start(informational.RejectIkeSa(error_notify(error)), now)
 
     def end(self, reason: DownReason, message: str, now: float, *, by_peer: bool = False, silent: bool = False) -> None:
@@ -312,10 +447,57 @@ class IkeSa:
         self.advance(Step.END)
         self.requests.drop(self, "" if silent else message)
         if not silent:
-            self._report_down(reason, message, by_peer=by_peer)
+            self._report_down(reason, message, now, by_peer=by_peer)
         self.children.clear()
+        self.release_pending()
+        spare, self.spare = self.spare, None
+        if spare is not None:
+            spare.end(reason, message, now, silent=True)
+            self.context.registry.settle(spare)
+        if self.predecessor is not None:
+            self.predecessor.spare = None
+            self.predecessor = None
+        self.successor = self.reauthenticates = None
         lingers = bool(self.answers.has_memory or (self.init_answer and not self.initiator)) and not silent
         self.expires_at = now + self.context.settings.answer_memory_seconds if lingers else None
+
+    @property
+    def heir(self) -> "IkeSa":
+        """The one that has the CHILD SAs, after any number of rekeys."""
+        sa = self
+        while sa.successor is not None:
+            sa = sa.successor
+        return sa
+
+    def make_successor(
+        self, proposal: IkeProposal, keys: IkeKeys, *, initiator: bool, spi_i: bytes, spi_r: bytes, now: float
+    ) -> "IkeSa":
+        """A spare IKE SA with the same peer. Its message ids begin at 0, in both directions (RFC 7296 section 2.18)."""
+        context = self.context
+        new = IkeSa(
+            context,
+            context.registry.new_handle(),
+            initiator=initiator,
+            spi_i=spi_i,
+            spi_r=spi_r,
+            path=self.path,
+            now=now,
+        )
+        for name in _INHERITED:
+            setattr(new, name, getattr(self, name))
+        new.state = State.SPARE
+        new.answers = AnswerWindow(expected_id=0)
+        new.is_reported = False
+        new.use_keys(proposal, keys)
+        context.registry.add(new)
+        return new
+
+    def use_keys(self, proposal: IkeProposal, keys: IkeKeys) -> None:
+        """Protects messages by these keys from now on."""
+        self.proposal = proposal
+        self.keys = keys
+        self.protection = Protection(proposal, keys, initiator=self.initiator, entropy=self.context.entropy)
+        self.context.log_keys(proposal, keys, spi_i=self.spi_i, spi_r=self.spi_r)
 
     def give_init_answer(
         self, payloads: Sequence[KnownPayload], *, local: SocketAddress, remote: SocketAddress
@@ -383,13 +565,17 @@ class IkeSa:
             )
             self.end(DownReason.FAILED, "no IKE_AUTH came in time", now)
             self.expires_at = None
+        elif self.state is State.SPARE:
+            self.end(DownReason.DELETED, "another one stays", now, silent=True)
+        elif self.state is State.REPLACED:
+            self.close(now)
         self.init_answer = b""
 
     def _give_up(self, now: float) -> None:
         match self.state:
             case State.ESTABLISHED:
                 self.end(DownReason.UNREACHABLE, "the peer no longer answers", now)
-            case State.CLOSING:
+            case State.CLOSING | State.REPLACED | State.SPARE:
                 self.end(DownReason.DELETED, "deleted; the peer did not answer", now)
             case State.AUTHENTICATING if self.is_closing:
                 self.end(DownReason.DELETED, "deleted before it was established", now)
@@ -397,12 +583,12 @@ class IkeSa:
                 message = f"no usable answer ({self.hint})" if self.hint else "no answer"
                 self.end(DownReason.FAILED, message, now)
 
-    def _report_down(self, reason: DownReason, message: str, *, by_peer: bool) -> None:
+    def _report_down(self, reason: DownReason, message: str, now: float, *, by_peer: bool) -> None:
         """IkeSaDown, once, and before it the children's ends: but for UNREACHABLE, whose children live on."""
-        if self._reported_down:
+        if not self.is_reported:
             return
-        self._reported_down = True
+        self.is_reported = False
         if reason is not DownReason.UNREACHABLE:
             for spi_in in tuple(self.children):
-                self.remove_child(spi_in, by_peer=by_peer)
+                self.remove_child(spi_in, by_peer=by_peer, now=now)
         self.context.events.append(IkeSaDown(ike_sa=self.handle, peer=self.peer, reason=reason, message=message))

@@ -5,6 +5,10 @@ are hints and the attempt goes on until its retransmissions are used up. With ke
 (AUTHENTICATING), and verifies the responder before anything else happens. A responder makes its IKE SA when it answers
 IKE_SA_INIT (HALF_OPEN), and will hear IKE_AUTH only. Both are then ESTABLISHED.
 
+A rekey makes a new IKE SA out of one that is ESTABLISHED: it is SPARE until it inherits that one's CHILD SAs, which
+makes it ESTABLISHED itself and the old one REPLACED. A SPARE one that loses a collision of two rekeys is deleted; a
+REPLACED one waits for its DELETE, and refuses everything else.
+
 An end has three ways. CLOSE: we send a DELETE and wait for its answer, as long as retransmissions last (CLOSING); the
 peer's requests are still answered. REJECT: the peer's proof was wrong, or it broke the protocol; we say so in an
 INFORMATIONAL request (REJECTING) and listen to nothing else. END: it is over at once (DEAD); for a while the last
@@ -26,6 +30,8 @@ class State(Enum):
     AUTHENTICATING = "authenticating"
     HALF_OPEN = "half-open"
     ESTABLISHED = "established"
+    SPARE = "spare"
+    REPLACED = "replaced"
     CLOSING = "closing"
     REJECTING = "rejecting"
     DEAD = "dead"
@@ -36,6 +42,8 @@ class Step(Enum):
 
     KEYS_AGREED = "keys agreed"
     AUTHENTICATED = "authenticated"
+    INHERIT = "inherit"
+    REPLACE = "replace"
     CLOSE = "close"
     REJECT = "reject"
     END = "end"
@@ -50,18 +58,35 @@ TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
         Step.END: State.DEAD,
     },
     State.HALF_OPEN: {Step.AUTHENTICATED: State.ESTABLISHED, Step.END: State.DEAD},
-    State.ESTABLISHED: {Step.CLOSE: State.CLOSING, Step.REJECT: State.REJECTING, Step.END: State.DEAD},
+    State.ESTABLISHED: {
+        Step.REPLACE: State.REPLACED,
+        Step.CLOSE: State.CLOSING,
+        Step.REJECT: State.REJECTING,
+        Step.END: State.DEAD,
+    },
+    State.SPARE: {
+        Step.INHERIT: State.ESTABLISHED,
+        Step.CLOSE: State.CLOSING,
+        Step.REJECT: State.REJECTING,
+        Step.END: State.DEAD,
+    },
+    State.REPLACED: {Step.CLOSE: State.CLOSING, Step.REJECT: State.REJECTING, Step.END: State.DEAD},
     State.CLOSING: {Step.REJECT: State.REJECTING, Step.END: State.DEAD},
     State.REJECTING: {Step.END: State.DEAD},
     State.DEAD: {},
 }
 
+_SECURED: Final = frozenset({ExchangeType.CREATE_CHILD_SA, ExchangeType.INFORMATIONAL, ExchangeType.IKE_FOLLOWUP_KE})
+"""What presupposes that the peer is authenticated."""
+
 ANSWERED: Final[dict[State, frozenset[int]]] = {
     State.INITIATING: frozenset(),
     State.AUTHENTICATING: frozenset(),
     State.HALF_OPEN: frozenset({ExchangeType.IKE_AUTH}),
-    State.ESTABLISHED: frozenset({ExchangeType.CREATE_CHILD_SA, ExchangeType.INFORMATIONAL}),
-    State.CLOSING: frozenset({ExchangeType.CREATE_CHILD_SA, ExchangeType.INFORMATIONAL}),
+    State.ESTABLISHED: _SECURED,
+    State.SPARE: _SECURED,
+    State.REPLACED: _SECURED,
+    State.CLOSING: _SECURED,
     State.REJECTING: frozenset(),
     State.DEAD: frozenset(),
 }

@@ -8,12 +8,14 @@ from enum import IntEnum
 
 
 class ExchangeType(IntEnum):
-    """RFC 7296 section 3.1."""
+    """RFC 7296 section 3.1, RFC 9242, RFC 9370."""
 
     IKE_SA_INIT = 34
     IKE_AUTH = 35
     CREATE_CHILD_SA = 36
     INFORMATIONAL = 37
+    IKE_INTERMEDIATE = 43
+    IKE_FOLLOWUP_KE = 44
 
 
 class PayloadType(IntEnum):
@@ -174,6 +176,7 @@ class NotifyType(IntEnum):
     INVALID_SELECTORS = 39
     TEMPORARY_FAILURE = 43
     CHILD_SA_NOT_FOUND = 44
+    STATE_NOT_FOUND = 47  # RFC 9370
 
     INITIAL_CONTACT = 16384
     SET_WINDOW_SIZE = 16385
@@ -188,8 +191,19 @@ class NotifyType(IntEnum):
     NON_FIRST_FRAGMENTS_ALSO = 16395
     CHILDLESS_IKEV2_SUPPORTED = 16418  # RFC 6023
     SIGNATURE_HASH_ALGORITHMS = 16431  # RFC 7427
+    INTERMEDIATE_EXCHANGE_SUPPORTED = 16438  # RFC 9242
+    ADDITIONAL_KEY_EXCHANGE = 16441  # RFC 9370
+    IKE_SA_INIT_FULL_TRANSCRIPT_AUTH = 16447  # draft-ietf-ipsecme-ikev2-downgrade-prevention
     HAUBERK_TUNNEL = 40961  # private use, with the Vendor ID of `hauberk_ike.vendor`
 
 
 FIRST_STATUS_NOTIFY = 16384
 """Notify types below are errors, types from here on are statuses (RFC 7296 section 3.10.1)."""
+
+
+def notify_name(notify_type: int) -> str:
+    """For messages: the RFC's name, or the number of one that we don't know."""
+    try:
+        return NotifyType(notify_type).name
+    except ValueError:
+        return f"NOTIFY_{notify_type}"

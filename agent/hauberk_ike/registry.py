@@ -72,7 +72,7 @@ class Registry:
     def find(self, ike_sa: IkeSaId) -> "IkeSa":
         """By handle, as its owner knows it. Raises UnknownIkeSa."""
         sa = self._by_handle.get(ike_sa)
-        if sa is None or sa.state in (State.HALF_OPEN, State.REJECTING):
+        if sa is None or sa.state in (State.HALF_OPEN, State.REJECTING, State.SPARE, State.REPLACED):
             raise UnknownIkeSa(f"no IKE SA {ike_sa}")
         return sa
 

@@ -6,8 +6,9 @@ themselves (section 2.25). So the notify is neither sent nor kept.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from hauberk_ike.collision import Doing
 from hauberk_ike.datagram import SocketAddress
 from hauberk_ike.errors import ProtocolError
 from hauberk_ike.events import DownReason
@@ -21,11 +22,14 @@ from hauberk_ike.wire.message import Contents, KnownPayload, build_message, pars
 if TYPE_CHECKING:
     from hauberk_ike.ike_sa import IkeSa
 
+_DISTURBING: Final = frozenset({Doing.CREATING_CHILD, Doing.REKEYING_CHILD, Doing.CLOSING_CHILD, Doing.REKEYING_IKE})
+"""What waits while the peer is in the middle of rekeying the IKE SA: it would only refuse it."""
+
 
 class RequestWindow:
     """What we ask. `sa` is in every method the IKE SA whose window it is."""
 
-    __slots__ = ("_later", "_next_id", "_outstanding", "_queue")
+    __slots__ = ("_deferred", "_later", "_next_id", "_outstanding", "_queue")
 
     def __init__(self) -> None:
         self._next_id = 0
@@ -33,6 +37,8 @@ class RequestWindow:
         self._queue: list[Exchange] = []
         self._later: list[Exchange] = []
         """What was asked for before the IKE SA is established."""
+        self._deferred: list[tuple[float, Exchange]] = []
+        """What the peer refused temporarily, and when to ask again."""
 
     @property
     def current(self) -> Exchange | None:
@@ -44,14 +50,38 @@ class RequestWindow:
         """When the request on its way is to be sent again, or given up."""
         return self._outstanding.due if self._outstanding is not None else None
 
-    def holds(self, kind: type[Exchange]) -> bool:
-        """Whether an exchange of a kind waits for its turn."""
-        return any(isinstance(exchange, kind) for exchange in self._queue)
+    @property
+    def deferred_due(self) -> float | None:
+        """When something deferred has its turn."""
+        return min(due for due, _ in self._deferred) if self._deferred else None
+
+    def waiting(self, kind: type[Exchange]) -> bool:
+        """Whether an exchange of a kind waits for its turn, deferred or not."""
+        return any(isinstance(exchange, kind) for exchange in self._queue) or any(
+            isinstance(exchange, kind) for _, exchange in self._deferred
+        )
 
     def add(self, sa: "IkeSa", exchange: Exchange, now: float) -> None:
         """Does `exchange` as soon as the window is free."""
         self._queue.append(exchange)
         self.pump(sa, now)
+
+    def add_first(self, sa: "IkeSa", exchange: Exchange, now: float) -> None:
+        """Does `exchange` before anything else: it goes on with the one just answered."""
+        self._queue.insert(0, exchange)
+        self.pump(sa, now)
+
+    def add_at(self, exchange: Exchange, due: float) -> None:
+        """Does `exchange` when it is `due`."""
+        self._deferred.append((due, exchange))
+
+    def move_waiting(self, other: "RequestWindow") -> None:
+        """Leaves what waits to the IKE SA that takes this one's place: but for its own rekey, which is done."""
+        moved = [exchange for exchange in self._queue if exchange.doing is not Doing.REKEYING_IKE]
+        other._queue += moved
+        other._deferred += [each for each in self._deferred if each[1].doing is not Doing.REKEYING_IKE]
+        self._queue.clear()
+        self._deferred.clear()
 
     def add_later(self, exchange: Exchange) -> None:
         """Keeps `exchange` until the peer is authenticated."""
@@ -65,6 +95,8 @@ class RequestWindow:
     def pump(self, sa: "IkeSa", now: float) -> None:
         """Sends the next request if none is on its way."""
         while self._outstanding is None and self._queue and sa.state is not State.DEAD:
+            if sa.is_being_rekeyed and self._queue[0].doing in _DISTURBING:
+                return
             exchange = self._queue.pop(0)
             payloads = exchange.build(sa, now)
             if payloads is not None:
@@ -134,6 +166,12 @@ class RequestWindow:
                 sa.reject(error, now)
         self.pump(sa, now)
 
+    def take_deferred(self, sa: "IkeSa", now: float) -> None:
+        """At `deferred_due`: what is due has its turn."""
+        self._queue += [exchange for due, exchange in self._deferred if due <= now]
+        self._deferred = [each for each in self._deferred if each[0] > now]
+        self.pump(sa, now)
+
     def handle_timer(self, sa: "IkeSa", now: float) -> bool:
         """At `due`: sends the request again. False: it was sent often enough, and nobody answers."""
         outstanding = self._outstanding
@@ -151,9 +189,12 @@ class RequestWindow:
 
     def drop_waiting(self, sa: "IkeSa", reason: str) -> None:
         """Gives up what was not sent yet."""
-        for queue in (self._queue, self._later):
-            while queue:
-                queue.pop(0).abandon(sa, reason)
+        waiting = [*self._queue, *self._later, *(exchange for _, exchange in self._deferred)]
+        self._queue.clear()
+        self._later.clear()
+        self._deferred.clear()
+        for exchange in waiting:
+            exchange.abandon(sa, reason)
 
     def _send_request(self, sa: "IkeSa", exchange: Exchange, payloads: Sequence[KnownPayload], now: float) -> None:
         message_id = self._next_id

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from hauberk_ike.collision import Doing
 from hauberk_ike.datagram import SocketAddress
 from hauberk_ike.numbers import ExchangeType
 from hauberk_ike.wire.header import Header
@@ -32,6 +33,11 @@ class Exchange(Protocol):
 
     @property
     def kind(self) -> ExchangeType: ...
+
+    @property
+    def doing(self) -> Doing:
+        """What it is about, for requests of the peer's that it may collide with."""
+        ...
 
     def build(self, sa: "IkeSa", now: float) -> Sequence[KnownPayload] | None:
         """The request, made when its turn comes; None if there is nothing left to ask."""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 
 from hauberk_ike import authentication
-from hauberk_ike.child_sa import ChildRequest, answer_child
+from hauberk_ike.child_negotiation import ChildRequest, answer_child
+from hauberk_ike.collision import Doing
 from hauberk_ike.config import PeerConfig
 from hauberk_ike.context import demanded_of
 from hauberk_ike.credentials import CertifiedKey, PreSharedKey
@@ -26,7 +27,7 @@ from hauberk_ike.exchanges.informational import DeleteChildSa
 from hauberk_ike.identity import Identity
 from hauberk_ike.lifecycle import Step
 from hauberk_ike.negotiation import permits_ike
-from hauberk_ike.numbers import AuthMethod, ExchangeType, NotifyType
+from hauberk_ike.numbers import AuthMethod, ExchangeType, NotifyType, notify_name
 from hauberk_ike.trust import TrustStore
 from hauberk_ike.wire.message import Contents, KnownPayload
 from hauberk_ike.wire.payloads import (
@@ -49,6 +50,7 @@ class IkeAuth:
     __slots__ = ("_child", "_identity", "_peer")
 
     kind = ExchangeType.IKE_AUTH
+    doing = Doing.NOTHING
 
     def __init__(self, peer: PeerConfig) -> None:
         self._peer = peer
@@ -86,7 +88,7 @@ class IkeAuth:
         if auth is None and error is not None:
             # The peer has not proved itself, but it holds the keys of this exchange, and goes no further.
             self.abandon(sa, "")
-            sa.end(DownReason.FAILED, f"the peer refuses: notify {_name(error.type)}", now)
+            sa.end(DownReason.FAILED, f"the peer refuses: notify {notify_name(error.type)}", now)
             return
         claim = contents.one(IdResponder)
         if auth is None:
@@ -118,10 +120,10 @@ class IkeAuth:
             return
         spi_in = self._child.spi_in
         try:
-            self._child.accept(sa, contents, nonce_i=sa.nonce_i, nonce_r=sa.nonce_r)
+            self._child.accept(sa, contents, nonce_i=sa.nonce_i, nonce_r=sa.nonce_r, now=now)
         except ProtocolError:
             if spi_in is not None:
-                sa.start(DeleteChildSa(spi_in), now)
+                sa.start(DeleteChildSa(spi_in, believed=True), now)
 
 
 def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
@@ -158,7 +160,7 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
     if contents.maybe(SecurityAssociation) is None:
         return payloads  # childless (RFC 6023)
     try:
-        payloads += answer_child(sa, contents, nonce_i=sa.nonce_i, nonce_r=sa.nonce_r)
+        payloads += answer_child(sa, contents, nonce_i=sa.nonce_i, nonce_r=sa.nonce_r, now=now)
     except ExchangeRefused as refusal:
         sa.refuse(message.remote, refusal)
         payloads.append(error_notify(refusal))
@@ -245,13 +247,6 @@ def _authenticated(sa: "IkeSa", identity: Identity, leaf: x509.Certificate | Non
 
 def _initial_contact(contents: Contents) -> bool:
     return contents.notify(NotifyType.INITIAL_CONTACT) is not None
-
-
-def _name(notify_type: int) -> str:
-    try:
-        return NotifyType(notify_type).name
-    except ValueError:
-        return str(notify_type)
 
 
 def _refusal(reason: str, message: str) -> ExchangeRefused:

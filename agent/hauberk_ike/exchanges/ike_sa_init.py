@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from hauberk_ike import negotiation, vendor
 from hauberk_ike.algorithms import KeyExchange
 from hauberk_ike.authentication import HASH_ALGORITHMS, parse_hash_algorithms
+from hauberk_ike.collision import Doing
 from hauberk_ike.config import PeerConfig
 from hauberk_ike.errors import ExchangeRefused, MalformedMessage
 from hauberk_ike.exchanges.exchange import Inbound
@@ -16,7 +17,6 @@ from hauberk_ike.lifecycle import Step
 from hauberk_ike.nat import DETECTION_LENGTH, Detection, build_notifies, detect
 from hauberk_ike.numbers import ExchangeType, NotifyType
 from hauberk_ike.proposals import IkeProposal
-from hauberk_ike.protection import Protection
 from hauberk_ike.wire.header import NO_SPI
 from hauberk_ike.wire.message import Contents, KnownPayload
 from hauberk_ike.wire.payloads import KeyExchangePayload, Nonce, Notify
@@ -38,6 +38,7 @@ class IkeSaInit:
     __slots__ = ("_cookie", "_key_pair", "_method", "_peer", "_refused_methods", "_retries")
 
     kind = ExchangeType.IKE_SA_INIT
+    doing = Doing.NOTHING
 
     def __init__(self, peer: PeerConfig) -> None:
         self._peer = peer
@@ -141,12 +142,10 @@ class IkeSaInit:
 
 def install_keys(sa: "IkeSa", proposal: IkeProposal, *, shared: bytes, spi_r: bytes, nonce_r: bytes) -> None:
     """Both sides: the keys of the IKE SA."""
-    sa.proposal = proposal
     sa.spi_r = spi_r
     sa.nonce_r = nonce_r
-    sa.keys = derive_ike_keys(proposal, shared=shared, nonce_i=sa.nonce_i, nonce_r=nonce_r, spi_i=sa.spi_i, spi_r=spi_r)
-    sa.protection = Protection(proposal, sa.keys, initiator=sa.initiator, entropy=sa.context.entropy)
-    sa.context.log_keys(proposal, sa.keys, spi_i=sa.spi_i, spi_r=spi_r)
+    keys = derive_ike_keys(proposal, shared=shared, nonce_i=sa.nonce_i, nonce_r=nonce_r, spi_i=sa.spi_i, spi_r=spi_r)
+    sa.use_keys(proposal, keys)
 
 
 def learn(sa: "IkeSa", message: Inbound) -> None:

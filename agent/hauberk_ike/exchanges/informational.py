@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from hauberk_ike.collision import Doing
 from hauberk_ike.errors import MalformedMessage
 from hauberk_ike.events import DownReason
 from hauberk_ike.exchanges.exchange import Inbound
 from hauberk_ike.numbers import ExchangeType, NotifyType, Protocol
+from hauberk_ike.succession import adopt, hand_over
 from hauberk_ike.wire.message import KnownPayload
 from hauberk_ike.wire.payloads import MAX_DELETED_SPIS, Delete, Notify
 
@@ -24,6 +26,7 @@ class Liveness:
 
     __slots__ = ()
     kind = ExchangeType.INFORMATIONAL
+    doing = Doing.NOTHING
 
     def build(self, sa: "IkeSa", now: float) -> Sequence[KnownPayload]:
         return ()
@@ -40,6 +43,7 @@ class DeleteIkeSa:
 
     __slots__ = ()
     kind = ExchangeType.INFORMATIONAL
+    doing = Doing.CLOSING_IKE
 
     def build(self, sa: "IkeSa", now: float) -> Sequence[KnownPayload]:
         return (Delete(protocol=Protocol.IKE),)
@@ -57,6 +61,7 @@ class RejectIkeSa:
 
     __slots__ = ("_notify",)
     kind = ExchangeType.INFORMATIONAL
+    doing = Doing.CLOSING_IKE
 
     def __init__(self, notify: Notify) -> None:
         self._notify = notify
@@ -72,22 +77,27 @@ class RejectIkeSa:
 
 
 class DeleteChildSa:
-    """Deletes one CHILD SA by our inbound SPI, also one that only the peer believes in."""
+    """Deletes one CHILD SA by our inbound SPI. `believed`: it is one that only the peer believes in."""
 
-    __slots__ = ("_spi_in",)
+    __slots__ = ("_believed", "_spi_in")
     kind = ExchangeType.INFORMATIONAL
+    doing = Doing.CLOSING_CHILD
 
-    def __init__(self, spi_in: int) -> None:
+    def __init__(self, spi_in: int, *, believed: bool = False) -> None:
         self._spi_in = spi_in
+        self._believed = believed
 
-    def build(self, sa: "IkeSa", now: float) -> Sequence[KnownPayload]:
+    def build(self, sa: "IkeSa", now: float) -> Sequence[KnownPayload] | None:
+        """None if it is gone by now."""
+        if self._spi_in not in sa.children and not self._believed:
+            return None
         sa.deleting.add(self._spi_in)
         return (Delete(protocol=Protocol.ESP, spi_size=_SPI_SIZE, spis=(self._spi_in.to_bytes(_SPI_SIZE),)),)
 
     def process(self, sa: "IkeSa", message: Inbound, now: float) -> None:
         """The peer sends no more: reports ChildSaDown."""
         sa.deleting.discard(self._spi_in)
-        sa.remove_child(self._spi_in, by_peer=False)
+        sa.remove_child(self._spi_in, by_peer=False, now=now)
 
     def abandon(self, sa: "IkeSa", reason: str) -> None:
         """The IKE SA's end is the child's."""
@@ -103,18 +113,22 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
             sa.end(DownReason.FAILED, f"the peer rejects us: {notify_type.name}", now, by_peer=True)
             return ()
     if any(delete.protocol == Protocol.IKE for delete in deletes):
+        if sa.spare is not None:
+            # The peer's rekey is complete, and it has not noticed ours (section 2.8.2).
+            hand_over(sa, sa.spare, now)
         sa.end(DownReason.DELETED_BY_PEER, "deleted by the peer", now, by_peer=True)
         return ()
+    adopt(sa, now)
     ours: list[bytes] = []
     for delete in deletes:
         if delete.protocol == Protocol.ESP:
             if delete.spis and delete.spi_size != _SPI_SIZE:
                 raise MalformedMessage("a DELETE whose ESP SPIs are not 4 bytes long")
-            ours += _delete_children(sa, {int.from_bytes(spi) for spi in delete.spis})
+            ours += _delete_children(sa, {int.from_bytes(spi) for spi in delete.spis}, now)
     return (Delete(protocol=Protocol.ESP, spi_size=_SPI_SIZE, spis=tuple(ours)),) if ours else ()
 
 
-def _delete_children(sa: "IkeSa", spis_out: set[int]) -> list[bytes]:
+def _delete_children(sa: "IkeSa", spis_out: set[int], now: float) -> list[bytes]:
     """Deletes by the peer's inbound SPIs; returns ours of the same pairs, but for those that we are deleting ourselves.
 
     Section 1.4.1: when both delete the same pair at once, neither answers with the other half.
@@ -124,5 +138,5 @@ def _delete_children(sa: "IkeSa", spis_out: set[int]) -> list[bytes]:
         sa.deleted_early |= spis_out
     ours = [child.spi_in.to_bytes(_SPI_SIZE) for child in doomed if child.spi_in not in sa.deleting]
     for child in doomed:
-        sa.remove_child(child.spi_in, by_peer=True)
+        sa.remove_child(child.spi_in, by_peer=True, now=now)
     return ours

@@ -219,6 +219,43 @@ def test_a_kernel_that_refuses_is_reported_and_asked_again() -> None:
     settled(network)
 
 
+def soft_expired(network: Network, number: int) -> None:
+    """A node's kernel says that its outbound SA has carried enough."""
+    party = network[number]
+    state = party.kernel.outbound(party.address(network[3 - number]))
+    assert state is not None
+    party.alive.rekey(state.destination, state.spi, network.now)
+    party.flush()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_sa_that_has_carried_enough_is_rekeyed_within_its_ike_sa_without_loss(number: int) -> None:
+    network = Network(2)
+    network.start()
+    settled(network)
+    links = [next(iter(pair.links)) for party in network.parties for pair in party.alive.pairs]
+    for _ in range(3):
+        before = network.spis(network[1])
+        soft_expired(network, number)
+        settled(network)
+        assert not before & network.spis(network[1])
+    assert [next(iter(pair.links)) for party in network.parties for pair in party.alive.pairs] == links
+    assert network.flow.lost == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_both_ends_rekey_the_same_sa_at_once_without_loss(seed: int) -> None:
+    network = Network(2, seed=seed)
+    network.start()
+    settled(network)
+    before = network.spis(network[1])
+    for number in (1, 2):
+        soft_expired(network, number)
+    settled(network)
+    assert not before & network.spis(network[1])
+    assert network.flow.lost == 0
+
+
 def test_an_sa_removed_by_hand_is_replaced() -> None:
     network = Network(2)
     network.start()

@@ -12,7 +12,6 @@ from hauberk_ike import (
     Mode,
     UnknownIkeSa,
 )
-from hauberk_ike.negotiation import offer_ike
 from hauberk_ike.numbers import ExchangeType, NotifyType, Protocol, TransformType
 from hauberk_ike.vendor import build_label
 from hauberk_ike.wire.message import KnownPayload
@@ -20,7 +19,7 @@ from hauberk_ike.wire.payloads import Delete, Nonce, Notify
 from hauberk_ike.wire.security_association import Proposal, SecurityAssociation, Transform
 from hauberk_ike.wire.traffic_selectors import TsInitiator, TsResponder
 from tests.unit.ike.party import ALICE, BOB, Pair, agree, child, selector, turned
-from tests.unit.ike.raw_peer import DEFAULT, RawPeer
+from tests.unit.ike.raw_peer import RawPeer
 
 NONCE = Nonce(data=b"a nonce for a child, of 32 bytes")
 
@@ -253,40 +252,6 @@ def test_reserved_spis_are_invalid_syntax(spi: int) -> None:
     assert answer is not None
     assert answer.notify(NotifyType.INVALID_SYNTAX)
     assert not pair.bob.leaked
-
-
-def test_a_rekey_of_an_ike_sa_is_refused_as_the_rfc_lets_us() -> None:
-    pair = Pair()
-    raw = RawPeer(pair.bob, ALICE).set_up()
-    offered = offer_ike((DEFAULT,)).proposals[0]
-    with_spi = Proposal(number=1, protocol=Protocol.IKE, spi=b"new spi!", transforms=offered.transforms)
-    answer = raw.ask(
-        ExchangeType.CREATE_CHILD_SA, [SecurityAssociation(proposals=(with_spi,)), NONCE, raw.init_payloads()[1]]
-    )
-    assert answer is not None
-    assert [each.type for each in answer.all(Notify)] == [NotifyType.NO_ADDITIONAL_SAS]
-    assert len(pair.bob.endpoint.established()) == 1
-
-
-def rekey(spi: int) -> Notify:
-    return Notify(type=NotifyType.REKEY_SA, protocol=Protocol.ESP, spi=spi.to_bytes(4))
-
-
-def test_a_rekey_of_a_child_is_refused_and_of_one_that_does_not_exist_by_name() -> None:
-    pair = Pair()
-    raw = RawPeer(pair.bob, ALICE).set_up()
-    answer = raw.ask(ExchangeType.CREATE_CHILD_SA, [rekey(0x5001), NONCE, *raw.child_payloads(spi=0x5002)])
-    assert answer is not None
-    assert [each.type for each in answer.all(Notify)] == [NotifyType.NO_ADDITIONAL_SAS]
-    answer = raw.ask(ExchangeType.CREATE_CHILD_SA, [rekey(0x5999), NONCE, *raw.child_payloads(spi=0x5002)])
-    assert answer is not None
-    (notify,) = answer.all(Notify)
-    assert (notify.type, notify.protocol, notify.spi) == (
-        NotifyType.CHILD_SA_NOT_FOUND,
-        Protocol.ESP,
-        (0x5999).to_bytes(4),
-    )
-    assert len(pair.bob.kernel) == 1
 
 
 def test_pitfall_3_nothing_unchecked_is_echoed_in_child_sa_not_found() -> None:

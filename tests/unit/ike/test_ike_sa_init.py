@@ -416,4 +416,4 @@ def test_pitfall_13_without_signature_hash_algorithms_nothing_is_signed(side: st
 
 
 def test_exchange_numbers_are_the_rfcs() -> None:
-    assert [int(each) for each in ExchangeType] == [34, 35, 36, 37]
+    assert [int(each) for each in ExchangeType] == [34, 35, 36, 37, 43, 44]

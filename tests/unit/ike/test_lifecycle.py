@@ -20,9 +20,14 @@ def test_the_dead_do_nothing() -> None:
     assert not ANSWERED[State.DEAD]
 
 
+def test_a_spare_ike_sa_comes_from_a_rekey_alone_and_only_an_established_one_is_replaced() -> None:
+    assert not [before for before, steps in TRANSITIONS.items() if State.SPARE in steps.values()]
+    assert [before for before, steps in TRANSITIONS.items() if State.REPLACED in steps.values()] == [State.ESTABLISHED]
+
+
 def test_pitfall_5_only_authentication_leads_to_where_requests_are_answered() -> None:
     answering = {state for state in State if ANSWERED[state] - {ExchangeType.IKE_AUTH}}
-    assert answering == {State.ESTABLISHED, State.CLOSING}
+    assert answering == {State.ESTABLISHED, State.SPARE, State.REPLACED, State.CLOSING}
     ways_in = {
         (before, step)
         for before, steps in TRANSITIONS.items()
