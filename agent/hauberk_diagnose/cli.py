@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from hauberk_diagnose.errors import Trouble
+from hauberk_diagnose.wish import DEFAULT_ESP, DEFAULT_IKE, DEFAULT_LABEL, ChildWish, PeerWish, RunWish, read_wish
 
 if TYPE_CHECKING:
     from hauberk_diagnose.configuration import Configuration
@@ -52,6 +53,13 @@ commands, one a line on standard input, or as --command:
 Without an argument the newest is meant. Each is answered when it is done, and the next one waits for that, unless the
 line ends in '&'.
 """
+
+# The options that --config replaces.
+_WISHES: Final = (
+    "local", "remote", "identity", "peer_identity", "psk_file", "certificate", "key", "ca", "port", "remote_port",
+    "nat_port", "ike", "esp", "mode", "ts_local", "ts_remote", "label", "childless", "encapsulation", "mobike",
+    "initial_contact", "dpd_seconds", "keepalive_seconds", "retransmit_tries", "retransmit_seconds",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -89,14 +97,14 @@ def _parser() -> argparse.ArgumentParser:
     initiate.add_argument(
         "--stay", action="store_true", help="go on when no IKE SA is left; 'initiate' on standard input begins another"
     )
-    initiate.set_defaults(command=_initiate)
+    initiate.set_defaults(command=_run)
     respond = commands.add_parser(
         "respond",
         help="answer peers that set up IKE SAs",
         epilog=_COMMANDS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    respond.set_defaults(command=_respond)
+    respond.set_defaults(command=_run, stay=True)
     decode = commands.add_parser("decode", help="print the IKE messages in a capture, payload by payload")
     decode.add_argument(
         "capture", metavar="FILE.pcap", help="pcap or pcapng, as tcpdump writes it; - is standard input"
@@ -114,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     decode.add_argument("-o", "--output", choices=("text", "json"), default="text", help="default text")
     decode.set_defaults(command=_decode)
     for command, is_initiator in ((initiate, True), (respond, False)):
+        command.set_defaults(parser=command, initiates=is_initiator)
         _add_ends(command, is_initiator=is_initiator)
         _add_child(command)
         _add_run(command)
@@ -121,29 +130,39 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_ends(command: argparse.ArgumentParser, *, is_initiator: bool) -> None:
-    default = None if is_initiator else "any"
-    or_any = "" if is_initiator else ", or any (the default)"
+    or_any = "" if is_initiator else ", default any"
     group = command.add_argument_group("who and where")
-    group.add_argument("--local", required=True, metavar="ADDRESS", help="our IP address")
     group.add_argument(
-        "--remote", metavar="ADDRESS", help=f"the peer's IP address{or_any}", required=is_initiator, default=default
+        "--config",
+        type=Path,
+        metavar="FILE.yaml",
+        help="all of this and what to agree on from a file, with several peers and children; see the reference",
     )
-    group.add_argument("--identity", required=True, metavar="ID", help="who we are, as our certificate says")
+    group.add_argument("--local", metavar="ADDRESS", help="our IP address")
+    group.add_argument("--remote", metavar="ADDRESS", help=f"the peer's IP address{or_any}")
     group.add_argument(
-        "--peer-identity", metavar="ID", help=f"who the peer must be{or_any}", required=is_initiator, default=default
+        "--identity",
+        metavar="ID",
+        help="who we are: a host name, an address, a mail address, a distinguished name, or keyid:TEXT",
     )
+    group.add_argument("--peer-identity", metavar="ID", help=f"who the peer must be{or_any}")
     group.add_argument(
-        "--certificate", required=True, type=Path, metavar="FILE", help="our certificate, then its intermediates"
+        "--psk-file",
+        type=Path,
+        metavar="FILE",
+        help="a pre-shared key for both sides (after 0x in hexadecimal), instead of certificates",
     )
-    group.add_argument("--key", required=True, type=Path, metavar="FILE", help="our certificate's private key")
-    group.add_argument("--ca", required=True, type=Path, metavar="FILE", help="the roots that we trust")
-    group.add_argument("--port", type=_port, default=500, metavar="PORT", help="UDP port here, default 500")
+    group.add_argument("--certificate", type=Path, metavar="FILE", help="our certificate, then its intermediates")
+    group.add_argument("--key", type=Path, metavar="FILE", help="our certificate's private key")
+    group.add_argument("--ca", type=Path, metavar="FILE", help="the roots that we trust")
+    group.add_argument("--port", type=_port, metavar="PORT", help="UDP port here, default 500")
     group.add_argument("--remote-port", type=_port, metavar="PORT", help="UDP port of the peer, default that of --port")
+    group.add_argument(
+        "--nat-port", type=_port, metavar="PORT", help="UDP port of IKE and ESP with NATs, here and there, default 4500"
+    )
 
 
 def _add_child(command: argparse.ArgumentParser) -> None:
-    from hauberk_diagnose.configuration import DEFAULT_ESP, DEFAULT_IKE, DEFAULT_LABEL
-
     group = command.add_argument_group("what to agree on")
     group.add_argument(
         "--ike",
@@ -157,7 +176,7 @@ def _add_child(command: argparse.ArgumentParser) -> None:
         metavar="PROPOSAL",
         help=f"for the CHILD SA, may be repeated, default {' and '.join(DEFAULT_ESP)}",
     )
-    group.add_argument("--mode", choices=("tunnel", "transport"), default="tunnel", help="default tunnel")
+    group.add_argument("--mode", choices=("tunnel", "transport"), help="default tunnel")
     group.add_argument(
         "--ts-local",
         action="append",
@@ -167,15 +186,22 @@ def _add_child(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--ts-remote", action="append", metavar="NET[PROTO/PORT]", help="the peer's end; default its address"
     )
-    group.add_argument("--label", default=DEFAULT_LABEL, help=f"the CHILD SA's name here, default {DEFAULT_LABEL}")
-    group.add_argument("--childless", action="store_true", help="an IKE SA without CHILD SA (RFC 6023)")
-    group.add_argument("--initial-contact", action="store_true", help="tell the peer that we know no SA with it")
-    group.add_argument("--dpd-seconds", type=_seconds, default=10.0, metavar="N", help="default 10; 0: never ask")
+    group.add_argument("--label", help=f"the CHILD SA's name here, default {DEFAULT_LABEL}")
+    group.add_argument("--childless", action="store_true", default=None, help="an IKE SA without CHILD SA (RFC 6023)")
     group.add_argument(
-        "--retransmit-tries", type=int, default=5, metavar="N", help="times that a request is sent, default 5"
+        "--encapsulation",
+        choices=("auto", "always", "never"),
+        help="ESP in UDP: where there is a NAT (auto, the default), always, or never",
     )
+    group.add_argument("--mobike", action="store_true", default=None, help="as responder: let peers move (RFC 4555)")
     group.add_argument(
-        "--retransmit-seconds", type=_seconds, default=1.0, metavar="N", help="first wait, doubled each time, default 1"
+        "--initial-contact", action="store_true", default=None, help="tell the peer that we know no SA with it"
+    )
+    group.add_argument("--dpd-seconds", type=_seconds, metavar="N", help="default 10; 0: never ask")
+    group.add_argument("--keepalive-seconds", type=_seconds, metavar="N", help="for NATs before us, default 20")
+    group.add_argument("--retransmit-tries", type=int, metavar="N", help="times that a request is sent, default 5")
+    group.add_argument(
+        "--retransmit-seconds", type=_seconds, metavar="N", help="first wait, doubled each time, default 1"
     )
 
 
@@ -221,15 +247,7 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _initiate(options: argparse.Namespace) -> int:
-    return _run(options, initiates=True, stays=options.stay)
-
-
-def _respond(options: argparse.Namespace) -> int:
-    return _run(options, initiates=False, stays=True)
-
-
-def _run(options: argparse.Namespace, *, initiates: bool, stays: bool) -> int:
+def _run(options: argparse.Namespace) -> int:
     from hauberk_diagnose.installation import NoInstallation
     from hauberk_diagnose.key_log_file import KeyLogFile
     from hauberk_diagnose.report import Reporter
@@ -238,14 +256,22 @@ def _run(options: argparse.Namespace, *, initiates: bool, stays: bool) -> int:
     from hauberk_xfrm import Xfrm
 
     configuration = _configuration(options)
-    plan = Plan(initiates=initiates, stays=stays, commands=tuple(options.commands), seconds=options.seconds)
+    plan = Plan(
+        initiates=options.initiates, stays=options.stay, commands=tuple(options.commands), seconds=options.seconds
+    )
     reporter = Reporter(as_json=options.output == "json")
     with ExitStack() as stack:
         kernel = stack.enter_context(Xfrm())
         installation = _kernel_installation(kernel) if options.install else NoInstallation()
         key_log = stack.enter_context(closing(KeyLogFile(options.key_log))) if options.key_log else None
         bypass = options.install or os.geteuid() == 0
-        sockets = Sockets(configuration.local_addresses, port=configuration.port, bypass=bypass)
+        sockets = Sockets(
+            configuration.local_addresses,
+            port=configuration.port,
+            nat_port=configuration.settings.encapsulation_port if configuration.encapsulates else None,
+            bypass=bypass,
+            takes_esp=options.install,
+        )
         stack.callback(sockets.close)
         return Runner(
             configuration,
@@ -272,48 +298,45 @@ def _kernel_installation(kernel: Xfrm) -> Installation:
 
 
 def _configuration(options: argparse.Namespace) -> Configuration:
-    from hauberk_diagnose.configuration import (
-        DEFAULT_ESP,
-        DEFAULT_IKE,
-        ChildWish,
-        Configuration,
-        PeerWish,
-        accepted_proposals,
-        build_peer,
-    )
-    from hauberk_diagnose.credentials import read_credentials
-    from hauberk_ike import EndpointSettings
+    from hauberk_diagnose.configuration import build_configuration
 
-    child = ChildWish(
-        label=options.label,
-        mode=options.mode,
-        esp=options.esp or DEFAULT_ESP,
-        ts_local=options.ts_local or (),
-        ts_remote=options.ts_remote or (),
-    )
-    wish = PeerWish(
-        name="peer",
-        local=options.local,
-        remote=options.remote,
-        identity=options.peer_identity,
-        ike=options.ike or DEFAULT_IKE,
-        children=() if options.childless else (child,),
-        dpd_seconds=options.dpd_seconds,
-        initial_contact=options.initial_contact,
-    )
-    peers = (build_peer(wish, port=options.port, remote_port=options.remote_port or options.port),)
-    return Configuration(
-        credentials=read_credentials(
-            options.identity, certificate=options.certificate, key=options.key, authorities=options.ca
+    given = {name: getattr(options, name) for name in _WISHES if getattr(options, name) is not None}
+    if options.config is None:
+        return build_configuration(_wish(options, given), Path())
+    if given:
+        options.parser.error(f"--config says all of that: leave out {', '.join(map(_option, given))}")
+    return build_configuration(read_wish(options.config), options.config.parent)
+
+
+def _wish(options: argparse.Namespace, given: dict[str, Any]) -> RunWish:
+    """The options as a wish: what was not given is left to its default."""
+    needed = ("local", "identity", "remote", "peer_identity") if options.initiates else ("local", "identity")
+    missing = [name for name in needed if name not in given]
+    if missing:
+        options.parser.error(f"{', '.join(map(_option, missing))} missing, or --config")
+    child = ChildWish(**_those(given, "label", "mode", "esp", "ts_local", "ts_remote"))
+    peer = PeerWish(
+        **_those(
+            given, "local", "remote", "psk_file", "ike", "dpd_seconds", "initial_contact", "encapsulation", "mobike"
         ),
-        peers=peers,
-        settings=EndpointSettings(
-            ike_proposals=accepted_proposals(peers),
-            retransmit_tries=options.retransmit_tries,
-            retransmit_seconds=options.retransmit_seconds,
-        ),
-        port=options.port,
+        **({"identity": given["peer_identity"]} if "peer_identity" in given else {}),
+        children=() if given.get("childless") else (child,),
     )
+    return RunWish(
+        **_those(
+            given, "identity", "certificate", "key", "ca", "port", "nat_port", "remote_port",
+            "retransmit_tries", "retransmit_seconds", "keepalive_seconds",
+        ),
+        peers=(peer,),
+    )  # fmt: skip
+
+
+def _those(given: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: given[name] for name in names if name in given}
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _decode(options: argparse.Namespace) -> int:

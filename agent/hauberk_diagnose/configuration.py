@@ -1,6 +1,6 @@
 """What to do, as a whole: who we are, who the peers are, which limits and ports.
 
-Built from the command line's options, or from a file (`hauberk_diagnose.config_file`), and handed to the runner.
+Made of what people asked for (`hauberk_diagnose.wish`), files read and words understood, and handed to the runner.
 """
 
 from __future__ import annotations
@@ -8,29 +8,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import Final
+from pathlib import Path
 
+from hauberk_diagnose.credentials import read_credentials, read_secret
 from hauberk_diagnose.errors import Trouble
 from hauberk_diagnose.selector import parse_selector
+from hauberk_diagnose.wish import ANY, ChildWish, PeerWish, RunWish
 from hauberk_ike import (
     ChildConfig,
     Credentials,
+    Encapsulation,
     EndpointSettings,
     EspProposal,
     Identity,
     IkeProposal,
     IpAddress,
     Mode,
+    PeerAuthentication,
     PeerConfig,
     ProposalError,
     SocketAddress,
     TrafficSelector,
 )
-
-DEFAULT_IKE: Final = ("aes256gcm16-prfsha384-x25519", "aes128gcm16-prfsha256-x25519")
-DEFAULT_ESP: Final = ("aes256gcm16-esn-noesn", "aes128gcm16-esn-noesn")
-DEFAULT_LABEL: Final = "child"
-ANY: Final = "any"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +47,9 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """All that the runner needs to know."""
+    """All that the runner needs to know. `credentials` is None if every peer has a pre-shared key."""
 
-    credentials: Credentials
+    credentials: Credentials | None
     peers: tuple[Peer, ...]
     settings: EndpointSettings
     port: int
@@ -60,50 +59,76 @@ class Configuration:
         """Where to listen, each once."""
         return tuple(dict.fromkeys(peer.config.local.host for peer in self.peers))
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChildWish:
-    """A CHILD SA in words."""
-
-    label: str = DEFAULT_LABEL
-    mode: str = "tunnel"
-    esp: Sequence[str] = DEFAULT_ESP
-    ts_local: Sequence[str] = ()
-    ts_remote: Sequence[str] = ()
+    @property
+    def encapsulates(self) -> bool:
+        """Whether ESP may go in UDP, with any peer."""
+        return any(peer.config.encapsulation is not Encapsulation.NEVER for peer in self.peers)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeerWish:
-    """A peer in words; `where` names its place for error messages (`--peer-identity`, or a line of a file)."""
+def build_configuration(wish: RunWish, directory: Path) -> Configuration:
+    """Paths are relative to `directory`. Raises Trouble for words that mean nothing and files that can't be read."""
+    if not wish.peers:
+        raise Trouble("there is no peer: name one at least")
+    if len({peer.name for peer in wish.peers}) < len(wish.peers):
+        raise Trouble("two peers have one name: give each its own")
+    identity = _identity(wish.identity)
+    peers = tuple(_peer(peer, wish, identity, directory) for peer in wish.peers)
+    try:
+        settings = EndpointSettings(
+            ike_proposals=_accepted_proposals(peers),
+            retransmit_tries=wish.retransmit_tries,
+            retransmit_seconds=wish.retransmit_seconds,
+            keepalive_seconds=wish.keepalive_seconds,
+            encapsulation_port=wish.nat_port,
+            encapsulation=_common_encapsulation(peers),
+        )
+    except ValueError as error:
+        raise Trouble(str(error)) from None
+    return Configuration(
+        credentials=_credentials(wish, identity, directory), peers=peers, settings=settings, port=wish.port
+    )
 
-    name: str
-    local: str
-    remote: str = ANY
-    identity: str = ANY
-    ike: Sequence[str] = DEFAULT_IKE
-    children: Sequence[ChildWish] = ()
-    dpd_seconds: float = 10.0
-    initial_contact: bool = False
+
+def _credentials(wish: RunWish, identity: Identity, directory: Path) -> Credentials | None:
+    files = {"certificate": wish.certificate, "key": wish.key, "ca": wish.ca}
+    missing = [name for name, path in files.items() if path is None]
+    by_certificate = [peer.name for peer in wish.peers if peer.psk_file is None]
+    if not by_certificate and len(missing) == len(files):
+        return None
+    if wish.certificate is None or wish.key is None or wish.ca is None:
+        raise Trouble(f"{' and '.join(missing)} missing: give certificate, key and ca, or a psk-file for every peer")
+    return read_credentials(
+        identity,
+        certificate=directory / wish.certificate,
+        key=directory / wish.key,
+        authorities=directory / wish.ca,
+    )
 
 
-def build_peer(wish: PeerWish, *, port: int, remote_port: int) -> Peer:
-    """Raises Trouble for words that mean nothing."""
+def _peer(wish: PeerWish, run: RunWish, identity: Identity, directory: Path) -> Peer:
     local = _address(wish.local, "local address")
     any_address = wish.remote == ANY
     # A peer from anywhere has an address once it speaks; until then only its family is known.
-    remote = _address("::" if local.version == 6 else "0.0.0.0", "") if any_address else _address(wish.remote, "remote")  # noqa: S104
+    nowhere = "::" if local.version == 6 else "0.0.0.0"  # noqa: S104 - nothing is bound to it
+    remote = _address(nowhere if any_address else wish.remote, "remote address")
     if local.version != remote.version:
         raise Trouble(f"{local} and {remote} are of different families: give two addresses of one family")
+    authentication = None
+    if wish.psk_file is not None:
+        authentication = PeerAuthentication.by_secret(read_secret(directory / wish.psk_file), local_identity=identity)
     try:
         config = PeerConfig(
             name=wish.name,
-            identity=Identity.parse(wish.identity),
-            local=SocketAddress(host=local, port=port),
-            remote=SocketAddress(host=remote, port=remote_port),
+            identity=_identity(wish.identity),
+            local=SocketAddress(host=local, port=run.port),
+            remote=SocketAddress(host=remote, port=run.remote_port or run.port),
             ike_proposals=tuple(map(IkeProposal.parse, wish.ike)),
             children=tuple(_child(child, local, None if any_address else remote) for child in wish.children),
+            authentication=authentication,
             dpd_seconds=wish.dpd_seconds,
             initial_contact=wish.initial_contact,
+            encapsulation=Encapsulation(wish.encapsulation),
+            mobike=wish.mobike,
         )
     except ProposalError as error:
         raise Trouble(f"proposal {error}") from None
@@ -112,9 +137,15 @@ def build_peer(wish: PeerWish, *, port: int, remote_port: int) -> Peer:
     return Peer(config=config, any_address=any_address, any_identity=wish.identity == ANY)
 
 
-def accepted_proposals(peers: Sequence[Peer]) -> tuple[IkeProposal, ...]:
+def _accepted_proposals(peers: Sequence[Peer]) -> tuple[IkeProposal, ...]:
     """What IKE_SA_INIT may take, before it is known which peer it is."""
     return tuple({str(proposal): proposal for peer in peers for proposal in peer.config.ike_proposals}.values())
+
+
+def _common_encapsulation(peers: Sequence[Peer]) -> Encapsulation:
+    """What IKE_SA_INIT says of NATs, before it is known which peer it is: auto, unless all peers want the same."""
+    wishes = {peer.config.encapsulation for peer in peers}
+    return wishes.pop() if len(wishes) == 1 else Encapsulation.AUTO
 
 
 def _child(wish: ChildWish, local: IpAddress, remote: IpAddress | None) -> ChildConfig:
@@ -137,6 +168,13 @@ def _host(address: IpAddress) -> tuple[TrafficSelector, ...]:
 
 def _everything(address: IpAddress) -> tuple[TrafficSelector, ...]:
     return (TrafficSelector.from_network(ip_network("::/0" if address.version == 6 else "0.0.0.0/0")),)
+
+
+def _identity(text: str) -> Identity:
+    try:
+        return Identity.parse(text)
+    except ValueError as error:
+        raise Trouble(f"identity {text!r}: {error}") from None
 
 
 def _address(text: str, what: str) -> IpAddress:

@@ -1,4 +1,4 @@
-"""Keys and certificates from files."""
+"""Keys, certificates and pre-shared keys from files."""
 
 from __future__ import annotations
 
@@ -9,20 +9,31 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
 
 from hauberk_diagnose.errors import Trouble
-from hauberk_ike import Credentials, Identity
+from hauberk_ike import Credentials, Identity, PreSharedKey
 
 
-def read_credentials(identity: str, *, certificate: Path, key: Path, authorities: Path) -> Credentials:
+def read_credentials(identity: Identity, *, certificate: Path, key: Path, authorities: Path) -> Credentials:
     """Our own certificate with its intermediates, its key, and the roots that we trust. Raises Trouble."""
     try:
         return Credentials(
-            identity=Identity.parse(identity),
+            identity=identity,
             private_key=_read_key(key),
             certificate_chain=_read_certificates(certificate),
             roots=_read_certificates(authorities),
         )
     except ValueError as error:
         raise Trouble(f"{certificate} with {key}: {error}") from None
+
+
+def read_secret(path: Path) -> bytes:
+    """A pre-shared key: the file's bytes without the newline at their end, or hexadecimal after 0x. Raises Trouble."""
+    data = read_bytes(path).removesuffix(b"\n")
+    try:
+        secret = bytes.fromhex(data[2:].decode("ascii")) if data.startswith(b"0x") else data
+        return PreSharedKey(secret=secret).secret
+    except ValueError:
+        # Nothing of the secret is repeated.
+        raise Trouble(f"{path}: no pre-shared key: 8 bytes at the very least, or hexadecimal after 0x") from None
 
 
 def read_bytes(path: Path) -> bytes:

@@ -31,6 +31,7 @@ from hauberk_xfrm import (
     StateDirection,
     StateDump,
     Template,
+    UdpPorts,
     XfrmError,
 )
 from hauberk_xfrm import Mode as KernelMode
@@ -58,6 +59,7 @@ class Kernel(Protocol):
     def delete_state(self, *, destination: IpAddress, spi: Spi, missing_ok: bool = True) -> None: ...
     def get_state(self, destination: IpAddress, spi: Spi) -> StateDump | None: ...
     def add_policy(self, policy: Policy) -> None: ...
+    def update_policy(self, policy: Policy) -> None: ...
     def delete_policy(self, policy: Policy | Slot, *, missing_ok: bool = True) -> None: ...
 
 
@@ -189,6 +191,7 @@ class KernelInstallation:
         local, remote = event.local, event.remote
         reqid = self._reqid(event.peer, event.label)
         mode = _MODES[event.mode]
+        ports = event.encapsulation
         inbound = State(
             source=remote,
             destination=local,
@@ -200,6 +203,7 @@ class KernelInstallation:
             replay_window=REPLAY_WINDOW,
             esn=event.keys_in.esn,
             direction=StateDirection.IN if self._directions else None,
+            encapsulation=UdpPorts(source=ports.remote_port, destination=ports.local_port) if ports else None,
         )
         outbound = State(
             source=local,
@@ -212,6 +216,7 @@ class KernelInstallation:
             replay_window=REPLAY_WINDOW,
             esn=event.keys_out.esn,
             direction=StateDirection.OUT if self._directions else None,
+            encapsulation=UdpPorts(source=ports.local_port, destination=ports.remote_port) if ports else None,
         )
         child = _Installed(
             ike_sa=event.ike_sa,
@@ -234,6 +239,9 @@ class KernelInstallation:
         for policy in child.policies:
             if not self._policies.get(policy.slot):
                 self._kernel.add_policy(policy)
+            else:
+                # Ours, and perhaps to an address that the peer has left.
+                self._kernel.update_policy(policy)
             self._policies[policy.slot] = self._policies.get(policy.slot, 0) + 1
 
     def down(self, spi_in: int, *, now: float) -> None:

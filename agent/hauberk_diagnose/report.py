@@ -30,6 +30,7 @@ from hauberk_ike import (
     PeerRefused,
     ReauthenticationNeeded,
     TrafficSelector,
+    UdpEncapsulation,
 )
 
 
@@ -94,6 +95,8 @@ def _plain(name: str, value: Any) -> Any:
     match value:
         case PeerConfig():
             return value.name
+        case UdpEncapsulation():
+            return {"local_port": value.local_port, "remote_port": value.remote_port}
         case int() if name.startswith(("spi", "rekeyed_spi")):
             return f"{value:08x}"
         case int() if name == "certificate_serial":
@@ -135,7 +138,7 @@ def sentence(event: Event) -> str:
         case ChildSaUp():
             return (
                 f"CHILD SA {event.label} up: {event.proposal}, {event.mode.value} mode,"
-                f" SPIs {event.spi_in:08x} in, {event.spi_out:08x} out,"
+                f" SPIs {event.spi_in:08x} in, {event.spi_out:08x} out,{' in UDP,' if event.encapsulation else ''}"
                 f" {_list(event.ts_local)} === {_list(event.ts_remote)}"
             )
         case ChildSaDown():

@@ -1,4 +1,7 @@
-"""The UDP sockets of a run: one for each local address, outside of all IPsec policies where that is permitted."""
+"""The UDP sockets of a run: for each local address one on IKE's port, and one where ESP may come in UDP, too.
+
+They carry what is on the wire, without a look inside, and are outside of all IPsec policies where that is permitted.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ import errno
 import os
 import socket
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_address
 from typing import Final, cast
 
 from hauberk_diagnose.errors import Trouble
 from hauberk_ike import Datagram, IpAddress, SocketAddress
+from hauberk_ike.datagram import parse_host
 from hauberk_xfrm.bypass import bypass_ipsec
+from hauberk_xfrm.encapsulation import take_esp
 
 _RECEIVE_BUFFER_BYTES: Final = 1 << 21
 _MAX_DATAGRAM: Final = 65535
@@ -22,16 +26,25 @@ _DATAGRAMS_A_TURN: Final = 64
 class Sockets:
     """Non-blocking, and open as long as the run."""
 
-    def __init__(self, addresses: Iterable[IpAddress], *, port: int, bypass: bool) -> None:
-        """bypass: give the sockets an IPsec policy of their own (needs CAP_NET_ADMIN). Raises Trouble."""
+    def __init__(
+        self, addresses: Iterable[IpAddress], *, port: int, nat_port: int | None, bypass: bool, takes_esp: bool
+    ) -> None:
+        """Raises Trouble.
+
+        bypass: give the sockets an IPsec policy of their own (needs CAP_NET_ADMIN). takes_esp: let the kernel keep the
+        ESP that comes to `nat_port`.
+        """
         self._sockets: dict[SocketAddress, socket.socket] = {}
-        for address in addresses:
-            local = SocketAddress(host=address, port=port)
+        ports = (port,) if nat_port is None else (port, nat_port)
+        for local in [SocketAddress(host=address, port=port) for address in addresses for port in ports]:
             try:
-                self._sockets[local] = _open(local, bypass=bypass)
+                self._sockets[local] = sock = _open(local, bypass=bypass)
+                if takes_esp and local.port == nat_port:
+                    take_esp(sock)
             except OSError as error:
                 self.close()
-                raise Trouble(_explain(error, local)) from None
+                option = "--port" if local.port == port else "--nat-port (or --encapsulation never)"
+                raise Trouble(_explain(error, local, option)) from None
 
     def items(self) -> Iterable[tuple[SocketAddress, socket.socket]]:
         """Each socket with its address."""
@@ -48,7 +61,10 @@ class Sockets:
             except OSError:
                 # An ICMP error that a datagram of ours met: retransmission deals with it.
                 continue
-            yield data, SocketAddress(host=ip_address(source[0].partition("%")[0]), port=source[1])
+            try:
+                yield data, SocketAddress(host=parse_host(source[0]), port=source[1])
+            except ValueError:
+                continue  # no address that a peer can have
 
     def send(self, datagram: Datagram) -> None:
         """Sends, or loses it as the network might: it will be retransmitted."""
@@ -81,14 +97,16 @@ def _open(local: SocketAddress, *, bypass: bool) -> socket.socket:
     return sock
 
 
-def _explain(error: OSError, local: SocketAddress) -> str:
+def _explain(error: OSError, local: SocketAddress, option: str) -> str:
     where = f"UDP port {local.port} of {local.host}"
     match error.errno:
         case errno.EADDRINUSE:
-            return f"{where} is taken: stop the other IKE daemon, or give another --port"
+            return f"{where} is taken: stop the other IKE daemon, or give another {option}"
         case errno.EADDRNOTAVAIL:
             return f"{where}: no interface here has that address; give one that 'ip address' shows as --local"
+        case errno.ENOPROTOOPT:
+            return f"{where}: this kernel takes no ESP in UDP; give --encapsulation never"
         case errno.EACCES | errno.EPERM:
-            return f"{where}: not permitted; run this as root, or give a --port from 1024 on and no --install"
+            return f"{where}: not permitted; run this as root, or give a {option} from 1024 on and no --install"
         case _:
             return f"{where}: {os.strerror(error.errno or 0)}"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -22,6 +22,7 @@ PROGRAM: Final = Path(sys.executable).parent / "hauberk-ike"
 PATIENCE_SECONDS: Final = 20.0
 LEFT, RIGHT = "127.0.0.1", "127.0.0.2"
 PORT: Final = 15500
+PORTS: Final = ("--port", str(PORT), "--nat-port", str(PORT + 1))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,10 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Process:
     """A run with JSON lines, commands on its standard input, and a limit to its life."""
 
+    started: ClassVar[list[Process]] = []
+
     def __init__(self, *arguments: str) -> None:
+        self.started.append(self)
         self.lines: list[dict[str, Any]] = []
         self._process = subprocess.Popen(
             [str(PROGRAM), *arguments, "-o", "json", "--for", "60"],
@@ -87,16 +91,23 @@ class Process:
     def kill(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
-        self._process.communicate()
+            self._process.communicate()
 
     def events(self, name: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line.get("event") == name]
 
 
+@pytest.fixture(autouse=True)
+def _ends_everything() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction] - pytest uses it
+    yield
+    while Process.started:
+        Process.started.pop().kill()
+
+
 def credentials(pki: Path, name: str) -> list[str]:
     return [
         "--identity", name, "--certificate", str(pki / f"{name}.pem"), "--key", str(pki / f"{name}.key"),
-        "--ca", str(pki / "ca.pem"), "--port", str(PORT),
+        "--ca", str(pki / "ca.pem"), *PORTS,
     ]  # fmt: skip
 
 
@@ -108,13 +119,10 @@ def initiate(pki: Path, *arguments: str) -> Process:
 
 
 @pytest.fixture
-def responder(pki: Path) -> Iterator[Process]:
+def responder(pki: Path) -> Process:
     process = Process("respond", "--local", RIGHT, *credentials(pki, "right"))
     assert process.command("status")["ike_sas"] == []
-    try:
-        yield process
-    finally:
-        process.kill()
+    return process
 
 
 def test_a_child_comes_and_goes_by_commands(pki: Path, responder: Process) -> None:
@@ -176,6 +184,84 @@ def test_somebody_else_is_refused(pki: Path, responder: Process) -> None:
     )
     assert left.end() == 3
     assert responder.wait_for("event", event="PeerRefused")["reason"] == "IdentityMismatch"
+
+
+def test_a_pre_shared_key_for_both(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("0x" + "5e" * 32 + "\n")
+    arguments = (
+        "initiate", "--local", LEFT, "--remote", RIGHT, "--identity", "left@example.org",
+        "--peer-identity", "keyid:right", "--psk-file", str(secret), *PORTS,
+    )  # fmt: skip
+    who = ("--identity", "keyid:right", "--psk-file", str(secret))
+    right = Process("respond", "--local", RIGHT, *who, *PORTS)
+    assert right.command("status")["ok"]
+    left = Process(*arguments, "--command", "quit")
+    assert left.end() == 0
+    assert left.events("IkeSaUp")[0]["identity"] == "keyid:right"
+    assert right.wait_for("event", event="IkeSaUp")["identity"] == "left@example.org"
+
+    secret.write_text("another secret")
+    other = Process(*arguments)
+    assert other.end() == 3
+    assert "AUTHENTICATION_FAILED" in other.events("IkeSaDown")[0]["message"]
+
+
+def test_esp_in_udp_without_a_nat(pki: Path, responder: Process) -> None:
+    left = initiate(pki, "--encapsulation", "always", "--command", "quit")
+    assert left.end() == 0
+    assert left.events("ChildSaUp")[0]["encapsulation"] == {"local_port": PORT + 1, "remote_port": PORT + 1}
+    assert responder.wait_for("event", event="ChildSaUp")["encapsulation"]["local_port"] == PORT + 1
+
+
+def test_files_with_several_peers_and_children(pki: Path, responder: Process, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("a secret of three")
+    third = "127.0.0.3"
+    ports = f"port: {PORT}\nnat-port: {PORT + 1}\n"
+    (tmp_path / "third.yaml").write_text(f"""\
+{ports}identity: third
+peers:
+  - local: {third}
+    psk-file: secret
+    children:
+      - {{label: nets, ts-local: [10.3.0.0/16], ts-remote: [10.1.0.0/16]}}
+      - {{label: ssh, mode: transport, ts-local: ["{third}[tcp/22]"], ts-remote: [{LEFT}]}}
+""")
+    (tmp_path / "left.yaml").write_text(f"""\
+{ports}identity: left
+certificate: {pki}/left.pem
+key: {pki}/left.key
+ca: {pki}/ca.pem
+peers:
+  - name: right
+    local: {LEFT}
+    remote: {RIGHT}
+    identity: right
+    ike: [aes128gcm16-prfsha256-ecp256, aes256gcm16-prfsha384-x25519]
+    children: [{{esp: [aes256gcm16]}}]
+  - name: third
+    local: {LEFT}
+    remote: {third}
+    identity: third
+    psk-file: secret
+    children:
+      - {{label: nets, ts-local: [10.1.0.0/24], ts-remote: [10.3.0.0/24]}}
+      - {{label: ssh, mode: transport, ts-remote: ["{third}[tcp/22]"]}}
+""")
+    other = Process("respond", "--config", str(tmp_path / "third.yaml"))
+    assert other.command("status")["ok"]
+    left = Process("initiate", "--config", str(tmp_path / "left.yaml"))
+    answers = [left.wait_for("answer") for _ in range(2)]
+    assert {answer["command"]: answer["ok"] for answer in answers} == {"initiate right": True, "initiate third": True}
+    sas = {sa["peer"]: sa for sa in left.command("status")["ike_sas"]}
+    assert {peer: [child["label"] for child in sa["children"]] for peer, sa in sas.items()} == {
+        "right": ["child"],
+        "third": ["nets", "ssh"],
+    }
+    assert sas["third"]["children"][0]["ts_remote"] == ["10.3.0.0-10.3.0.255"]
+    assert sas["third"]["children"][1]["mode"] == "transport"
+    assert left.end(signal.SIGINT) == 0
+    assert len(left.events("IkeSaDown")) == 2
 
 
 def test_nobody_answers(pki: Path) -> None:

@@ -96,6 +96,9 @@ class FakeKernel:
             raise PolicyExists("add", str(policy), errno.EEXIST)
         self.policies[policy.slot] = policy
 
+    def update_policy(self, policy: Policy) -> None:
+        self.policies[policy.slot] = policy
+
     def delete_policy(self, policy: Policy | Slot, *, missing_ok: bool = True) -> None:
         slot = policy.slot if isinstance(policy, Policy) else policy
         if self.policies.pop(slot, None) is None and not missing_ok:
@@ -122,7 +125,7 @@ class FakeKernel:
                 case AddPolicy(policy=policy):
                     self.add_policy(policy)
                 case UpdatePolicy(policy=policy):
-                    self.policies[policy.slot] = policy
+                    self.update_policy(policy)
                 case DeletePolicy(slot=slot):
                     self.delete_policy(slot, missing_ok=False)
         except XfrmError as error:

@@ -42,7 +42,13 @@ def test_help_has_examples_exit_codes_and_commands(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize(
     "words",
-    [(), ("initiate",), ("initiate", *ENDS, *FILES, "--port", "0"), ("initiate", *ENDS, *FILES, "--for", "soon")],
+    [
+        (),
+        ("initiate",),
+        ("respond", "--local", "127.0.0.1"),
+        ("initiate", *ENDS, *FILES, "--port", "0"),
+        ("initiate", *ENDS, *FILES, "--for", "soon"),
+    ],
 )
 def test_wrong_usage(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, *words)
@@ -70,6 +76,45 @@ def test_what_is_wrong_is_one_sentence(
     assert err.startswith("hauberk-ike: ")
     assert sentence in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("identity: [", "no YAML: "),
+        ("nothing", "the whole: "),
+        ("identity: left\npeers: []", "there is no peer: name one at least"),
+        ("identity: left\npeers: [{local: 127.0.0.1, colour: red}]", "peers.0.colour: unexpected keyword argument"),
+        ("identity: left\npeers: [{local: 127.0.0.1, children: [{mode: beet}]}]", "peers.0.children.0.mode: input"),
+        ("identity: left\npeers: [{local: 127.0.0.1}]", "certificate and key and ca missing: give certificate"),
+        ("identity: ''\npeers: [{local: 127.0.0.1}]", "identity ''"),
+        ("identity: left\npeers: [{local: 127.0.0.1}, {local: 127.0.0.1}]", "two peers have one name"),
+        ("identity: left\npeers: [{local: 127.0.0.1, psk-file: secret}]", "secret: no pre-shared key: 8 bytes"),
+        ("identity: left\npeers: [{local: 127.0.0.1, psk-file: nothing}]", "nothing: No such file"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_one_sentence(
+    text: str, problem: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("short")
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    code, _, err = run(capsys, "respond", "--config", str(file))
+    assert code == 1
+    assert problem in err
+    assert err.count("\n") == 1
+
+
+def test_a_file_takes_no_options_beside_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = run(capsys, "initiate", "--config", str(tmp_path), "--local", "127.0.0.1", "--childless")
+    assert code == 2
+    assert "--config says all of that: leave out --local, --childless" in err
+
+
+def test_certificates_or_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "initiate", *ENDS, "--key", "/nowhere")
+    assert code == 1
+    assert "certificate and ca missing: give certificate, key and ca, or a psk-file" in err
 
 
 def test_decode_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
