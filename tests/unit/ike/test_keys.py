@@ -4,13 +4,25 @@ import hmac
 
 import pytest
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hauberk_ike import EspProposal, IkeProposal
 from hauberk_ike.algorithms import PRFS
-from hauberk_ike.keys import derive_child_keys, derive_ike_keys, prf_plus
+from hauberk_ike.keys import (
+    IkeKeys,
+    authenticate_intermediate,
+    derive_child_keys,
+    derive_ike_keys,
+    expand_ike_keys,
+    intermediate_auth,
+    mix_ppk,
+    prf_plus,
+    rekey_ike_keys,
+    update_ike_keys,
+)
 
 # Origin: the ACVP vectors of NIST for SP 800-135's IKEv2 KDF (usnistgov/ACVP-Server,
 # gen-val/json-files/kdf-components-ikev2-1.0), group "self test" with SHA-256, as OpenSSL 4 publishes them in
@@ -82,6 +94,134 @@ def test_prf_plus_is_hkdf_expand(
 ) -> None:
     # RFC 7296 section 2.13 and RFC 5869 section 2.3 define the same function; OpenSSL's is not ours.
     assert prf_plus(PRFS[word], key, seed, length) == HKDFExpand(algorithm, length, seed).derive(key)
+
+
+def ike_keys(text: str) -> IkeKeys:
+    return derive_ike_keys(
+        IkeProposal.parse(text), shared=SHARED, nonce_i=NONCE_I, nonce_r=NONCE_R, spi_i=SPI_I, spi_r=SPI_R
+    )
+
+
+def test_with_an_integrity_algorithm_its_keys_come_between() -> None:
+    # RFC 7296 section 2.14: SK_d | SK_ai | SK_ar | SK_ei | SK_er | SK_pi | SK_pr.
+    keys = ike_keys("aes128-sha256-x25519")
+    assert keys.sk_d + keys.sk_ai + keys.sk_ar + keys.sk_ei + keys.sk_er + keys.sk_pi + keys.sk_pr == DKM[:192]
+    assert [len(each) for each in (keys.sk_ai, keys.sk_ar, keys.sk_ei, keys.sk_er)] == [32, 32, 16, 16]
+
+
+def test_a_childs_cipher_has_its_key_before_the_mac() -> None:
+    # RFC 7296 section 2.17: per direction the encryption key is first.
+    proposal = EspProposal.parse("aes128-sha256-esn")
+    out, back = derive_child_keys(ike_keys("aes128-sha256-x25519"), proposal, nonce_i=NONCE_I, nonce_r=NONCE_R)
+    assert out.key + out.integrity_key + back.key + back.integrity_key == DKM_CHILD[:96]
+    assert (len(out.key), len(out.integrity_key)) == (16, 32)
+    assert out.esn
+
+
+def test_a_rekeys_skeyseed_is_nists() -> None:
+    # Same origin, "rekey". The new nonces are the old ones there; SPIs, which it leaves out, are ours.
+    old = ike_keys("aes128gcm16-prfsha256-x25519")
+    new = rekey_ike_keys(
+        SHA256_GCM128,
+        old,
+        shared=SHARED_NEW,
+        nonce_i=NONCE_I,
+        nonce_r=NONCE_R,
+        spi_i=b"new spi!",
+        spi_r=b"his spi!",
+    )
+    skeyseed = bytes.fromhex("90722C42BD849E9B72D240FC254174270FA8295DE6F0338DAFC303A9EC104F12")
+    seed = NONCE_I + NONCE_R + b"new spi!his spi!"
+    assert new == expand_ike_keys(SHA256_GCM128, skeyseed=skeyseed, seed=seed)
+
+
+# For what follows nobody has published vectors: the formulas once more, by the library's HMAC and HKDF.
+
+HASHES: dict[str, hashes.HashAlgorithm] = {
+    "prfsha256": hashes.SHA256(),
+    "prfsha384": hashes.SHA384(),
+    "prfsha512": hashes.SHA512(),
+}
+EVERY_PRF = pytest.mark.parametrize("word", HASHES)
+NEXT = {"nonce_i": b"a new nonce of the initiator's", "nonce_r": b"and one of the responder's"}
+SPIS = {"spi_i": SPI_I, "spi_r": SPI_R}
+
+
+def prf(word: str, key: bytes, *parts: bytes) -> bytes:
+    function = HMAC(key, HASHES[word])
+    function.update(b"".join(parts))
+    return function.finalize()
+
+
+def expand(word: str, key: bytes, seed: bytes, length: int) -> bytes:
+    return HKDFExpand(HASHES[word], length, seed).derive(key)
+
+
+def stream_of(keys: IkeKeys) -> bytes:
+    return keys.sk_d + keys.sk_ai + keys.sk_ar + keys.sk_ei + keys.sk_er + keys.sk_pi + keys.sk_pr
+
+
+@EVERY_PRF
+def test_an_additional_key_exchange_makes_all_keys_anew(word: str) -> None:
+    # RFC 9370 section 2.2.2: SKEYSEED(n) = prf(SK_d(n-1), SK(n) | Ni | Nr), and the keys as at first.
+    proposal = IkeProposal.parse(f"aes256gcm16-{word}-x25519-ke1_mlkem768-ke2_mlkem1024")
+    nonces = NONCE_I + NONCE_R
+    first = derive_ike_keys(proposal, shared=b"X25519", nonce_i=NONCE_I, nonce_r=NONCE_R, **SPIS)
+    second = update_ike_keys(proposal, first, shared=b"ML-KEM-768", nonce_i=NONCE_I, nonce_r=NONCE_R, **SPIS)
+    third = update_ike_keys(proposal, second, shared=b"ML-KEM-1024", nonce_i=NONCE_I, nonce_r=NONCE_R, **SPIS)
+    sk_d = expand(word, prf(word, nonces, b"X25519"), nonces + SPI_I + SPI_R, PRFS[word].length)
+    for keys, shared in ((second, b"ML-KEM-768"), (third, b"ML-KEM-1024")):
+        stream = expand(word, prf(word, sk_d, shared, nonces), nonces + SPI_I + SPI_R, len(stream_of(keys)))
+        assert stream_of(keys) == stream
+        sk_d = keys.sk_d
+    assert len({first.sk_ei, second.sk_ei, third.sk_ei}) == 3
+
+
+@EVERY_PRF
+def test_a_rekeys_additional_secrets_follow_the_nonces(word: str) -> None:
+    # RFC 9370 section 2.2.4: SKEYSEED = prf(SK_d, SK(0) | Ni | Nr | SK(1) | ... | SK(n))
+    old = ike_keys(f"aes128gcm16-{word}-x25519")
+    new = IkeProposal.parse("aes256-sha512-prfsha384-ecp384")
+    keys = rekey_ike_keys(new, old, shared=b"ECP", additional=(b"one", b"two"), **NEXT, **SPIS)
+    nonces = NEXT["nonce_i"] + NEXT["nonce_r"]
+    # SKEYSEED by the old SA's PRF, the rest by the new one's (RFC 7296 section 2.18).
+    skeyseed = prf(word, old.sk_d, b"ECP", nonces, b"one", b"two")
+    assert stream_of(keys) == expand("prfsha384", skeyseed, nonces + SPI_I + SPI_R, 3 * 48 + 2 * (64 + 32))
+    assert keys.prf is PRFS["prfsha384"]
+
+
+@EVERY_PRF
+def test_a_childs_additional_secrets_follow_the_nonces(word: str) -> None:
+    # RFC 9370 section 2.2.4: KEYMAT = prf+(SK_d, SK(0) | Ni | Nr | SK(1) | ... | SK(n))
+    keys = ike_keys(f"aes128gcm16-{word}-x25519")
+    proposal = EspProposal.parse("chacha20poly1305-x25519-ke1_mlkem768-ke2_mlkem1024-esn")
+    out, back = derive_child_keys(keys, proposal, shared=b"X25519", additional=(b"one", b"two"), **NEXT)
+    seed = b"X25519" + NEXT["nonce_i"] + NEXT["nonce_r"] + b"one" + b"two"
+    assert out.key + back.key == expand(word, keys.sk_d, seed, 72)
+
+
+@EVERY_PRF
+def test_a_ppk_is_mixed_into_three_of_the_keys(word: str) -> None:
+    # RFC 8784 section 3: SK_d = prf+(PPK, SK_d'), and SK_pi and SK_pr alike.
+    keys = ike_keys(f"aes128-sha256-{word}-x25519")
+    mixed = mix_ppk(keys, b"a post-quantum preshared key")
+    for name in ("sk_d", "sk_pi", "sk_pr"):
+        assert getattr(mixed, name) == expand(
+            word, b"a post-quantum preshared key", getattr(keys, name), PRFS[word].length
+        )
+    for name in ("sk_ai", "sk_ar", "sk_ei", "sk_er", "prf"):
+        assert getattr(mixed, name) == getattr(keys, name)
+
+
+@EVERY_PRF
+def test_intermediate_exchanges_are_chained_into_auth(word: str) -> None:
+    # RFC 9242 section 3.3.2: IntAuth_i1 = prf(SK_pi1, A | P), IntAuth_i2 = prf(SK_pi2, IntAuth_i1 | A | P), and so on;
+    # IntAuth = IntAuth_iN | IntAuth_rN | IKE_AUTH_MID.
+    function = PRFS[word]
+    one = authenticate_intermediate(function, b"SK_pi1", b"", b"the first request")
+    two = authenticate_intermediate(function, b"SK_pi2", one, b"the second request")
+    assert two == prf(word, b"SK_pi2", prf(word, b"SK_pi1", b"the first request"), b"the second request")
+    assert intermediate_auth(two, b"the responder's", 3) == two + b"the responder's" + b"\0\0\0\3"
 
 
 def test_keys_are_not_in_the_repr() -> None:
