@@ -35,7 +35,7 @@ from hauberk_agent.status_socket import StatusServer
 from hauberk_agent.transport import Transport
 from hauberk_api.names import NodeName
 from hauberk_api.report import ReportStatus
-from hauberk_ike import ProposalError
+from hauberk_ike import EndpointSettings, ProposalError
 from hauberk_xfrm import Policy, ReqId, Xfrm, XfrmError
 
 _log = logging.getLogger("hauberk.agent")
@@ -55,6 +55,7 @@ class AgentSettings:
     version: str
     state_directory: Path
     ike_port: int = 500
+    encapsulation_port: int = 4500
     health_port: int = 9470
 
 
@@ -119,9 +120,12 @@ class Agent:
             entropy=os.urandom,
             wall_clock=lambda: datetime.now(UTC),
             chance=self._chance,
+            settings=EndpointSettings(encapsulation_port=settings.encapsulation_port),
         )
         self.sessions.on_change = self._report_wake.set
-        self._transport = Transport(self.sessions, port=settings.ike_port)
+        self._transport = Transport(
+            self.sessions, port=settings.ike_port, encapsulation_port=settings.encapsulation_port
+        )
 
     # The life of an agent
 

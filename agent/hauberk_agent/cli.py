@@ -105,6 +105,13 @@ def _parser() -> argparse.ArgumentParser:
         help="UDP port of IKE, here and at the peers, default 500 [HAUBERK_IKE_PORT]",
     )
     run.add_argument(
+        "--encapsulation-port",
+        type=int,
+        default=_number_from("HAUBERK_ENCAPSULATION_PORT", 4500),
+        metavar="PORT",
+        help="UDP port of IKE and ESP through NATs, here and at the peers, default 4500 [HAUBERK_ENCAPSULATION_PORT]",
+    )
+    run.add_argument(
         "--health-port",
         type=int,
         default=_number_from("HAUBERK_HEALTH_PORT", 9470),
@@ -181,6 +188,7 @@ async def _run_agent(options: argparse.Namespace) -> None:
         version=version("hauberk"),
         state_directory=options.state_dir,
         ike_port=options.ike_port,
+        encapsulation_port=options.encapsulation_port,
         health_port=options.health_port,
     )
     loop = asyncio.get_running_loop()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import count
 from typing import Final, Protocol
 
 from hauberk_agent.link import Child
 from hauberk_agent.ownership import owns_state
-from hauberk_ike import ChildSaUp, IpAddress
+from hauberk_ike import ChildSaUp, IpAddress, UdpEncapsulation
 from hauberk_xfrm import (
     Aead,
     Authenc,
@@ -24,6 +25,7 @@ from hauberk_xfrm import (
     State,
     StateDirection,
     StateDump,
+    UdpPorts,
 )
 
 REPLAY_WINDOW: Final = 1024
@@ -71,6 +73,7 @@ class StateKeeper:
             since=now,
             proposal=str(event.proposal),
             keys_out=event.keys_out,
+            encapsulation=event.encapsulation,
         )
         state = State(
             source=remote,
@@ -82,6 +85,7 @@ class StateKeeper:
             replay_window=REPLAY_WINDOW,
             esn=event.keys_in.esn,
             direction=StateDirection.IN if self._directions else None,
+            encapsulation=_inbound_ports(event.encapsulation),
             lifetime=Lifetime(hard_seconds=hard_seconds),
         )
         try:
@@ -106,12 +110,37 @@ class StateKeeper:
             replay_window=REPLAY_WINDOW,
             esn=child.keys_out.esn,
             direction=StateDirection.OUT if self._directions else None,
+            encapsulation=_outbound_ports(child.encapsulation),
             lifetime=Lifetime(hard_seconds=hard_seconds),
         )
         self._kernel.add_state(state)
         self._known.add((child.remote, child.spi_out))
         child.keys_out = None
         child.outbound = True
+
+    def move(self, child: Child, encapsulation: UdpEncapsulation) -> bool:
+        """Gives an encapsulated child's states other ports, and leaves all else about them as it is.
+
+        Returns whether that could be done: not where a state is gone, or the kernel keeps its key to itself. Raises
+        XfrmError.
+        """
+        child.encapsulation = encapsulation
+        done = True
+        if child.spi_in is not None:
+            done = self._rewrite(child.local, child.spi_in, _inbound_ports(encapsulation))
+        if child.outbound and child.spi_out is not None:
+            done = self._rewrite(child.remote, child.spi_out, _outbound_ports(encapsulation)) and done
+        return done
+
+    def _rewrite(self, destination: IpAddress, spi: Spi, ports: UdpPorts | None) -> bool:
+        state = self._kernel.get_state(destination, spi)
+        if state is None or state.larval or not state.has_key:
+            return False
+        try:
+            self._kernel.update_state(replace(state.as_written(), encapsulation=ports))
+        except NotFound:
+            return False
+        return True
 
     def in_use(self, child: Child) -> bool:
         """Whether a packet has arrived on the child: then its peer sends on it."""
@@ -178,3 +207,15 @@ class StateKeeper:
     def _remove(self, destination: IpAddress, spi: Spi) -> None:
         self._known.discard((destination, spi))
         self._kernel.delete_state(destination=destination, spi=spi)
+
+
+def _inbound_ports(encapsulation: UdpEncapsulation | None) -> UdpPorts | None:
+    if encapsulation is None:
+        return None
+    return UdpPorts(source=encapsulation.remote_port, destination=encapsulation.local_port)
+
+
+def _outbound_ports(encapsulation: UdpEncapsulation | None) -> UdpPorts | None:
+    if encapsulation is None:
+        return None
+    return UdpPorts(source=encapsulation.local_port, destination=encapsulation.remote_port)

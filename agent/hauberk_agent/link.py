@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from hauberk_ike import EspKey, IkeSaId, IpAddress, PeerConfig
+from hauberk_ike import EspKey, IkeSaId, IpAddress, PeerConfig, UdpEncapsulation
 from hauberk_xfrm import ReqId, Spi
 
 
@@ -31,6 +31,7 @@ class Child:
     keys_out: EspKey | None = field(default=None, repr=False)
     outbound: bool = False
     """Whether our outbound state is in the kernel."""
+    encapsulation: UdpEncapsulation | None = None
 
 
 @dataclass(slots=True, kw_only=True)

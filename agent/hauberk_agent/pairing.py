@@ -14,8 +14,10 @@ from hauberk_agent.pair import PairSpec
 from hauberk_agent.reqid import PairKey
 from hauberk_agent.roster import Peer, Place, Roster
 from hauberk_api.names import NodeUid, TunnelUid
+from hauberk_api.tunnel import Encapsulation as TunnelEncapsulation
 from hauberk_ike import (
     ChildConfig,
+    Encapsulation,
     EspProposal,
     Identity,
     IkeProposal,
@@ -28,6 +30,12 @@ from hauberk_xfrm import ReqId
 
 TOLERATED_OUTAGE_SECONDS: Final = 86_400
 """For so long beyond its rekey time an SA goes on when its peer's IKE daemon does not answer."""
+
+_ENCAPSULATION: Final = {
+    TunnelEncapsulation.AUTO: Encapsulation.AUTO,
+    TunnelEncapsulation.ALWAYS: Encapsulation.ALWAYS,
+    TunnelEncapsulation.NEVER: Encapsulation.NEVER,
+}
 
 
 def pair_key(peer: Peer) -> PairKey:
@@ -56,6 +64,7 @@ def _spec(roster: Roster, peer: Peer, reqid: ReqId, port: int) -> PairSpec:
         ike_proposals=_ike_proposals(tunnel.ike.proposals),
         children=(child,),
         dpd_seconds=float(tunnel.ike.dpd_seconds),
+        encapsulation=_ENCAPSULATION[tunnel.encapsulation],
     )
     rekey_seconds = min(tunnel.ike.rekey_seconds, tunnel.esp.rekey_seconds)
     return PairSpec(

@@ -400,10 +400,24 @@ class Sessions:
         self._service(pair)
 
     def _ike_sa_moved(self, event: IkeSaMoved) -> None:
-        """A peer that is somewhere else: what stands between the old addresses is replaced."""
+        """The peer is somewhere else: behind another port its states follow it, else they are replaced."""
         pair = self._pair_of_link(event.ike_sa)
-        if pair is not None and pair.current is not None and pair.current.ike_sa == event.ike_sa:
-            _log.info("%s: has moved to %s, replacing its SAs", pair.name, event.remote)
+        link = pair.links.get(event.ike_sa) if pair is not None else None
+        if pair is None or link is None or link.child is None:
+            return
+        child = link.child
+        try:
+            follows = (
+                (event.local.host, event.remote.host) == (child.local, child.remote)
+                and child.encapsulation is not None
+                and event.encapsulation is not None
+                and self._keeper.move(child, event.encapsulation)
+            )
+        except XfrmError as error:
+            _log.warning("%s: %s", pair.name, error)
+            follows = False
+        _log.info("%s: is at %s now%s", pair.name, event.remote, "" if follows else ", replacing its SAs")
+        if not follows and link is pair.current:
             pair.rekey_at = self._now
             self._service(pair)
 

@@ -1,7 +1,9 @@
 """IKE's UDP sockets, and the glue between them, the clock and whoever speaks IKE on them: the agent's sessions.
 
-One socket for each of the node's own addresses, so that what we send has the source address that peers expect. The
-order of work is the sessions' promise to the peers: what was received is acted on before anything is sent.
+Two sockets for each of the node's own addresses, so that what we send has the source address that peers expect: one on
+IKE's port, and one on the encapsulation port (4500), where the kernel keeps what is ESP and hands us the rest. Payloads
+are carried as they are; what they are is the endpoint's to tell (`hauberk_ike.encapsulation`). The order of work is the
+sessions' promise to the peers: what was received is acted on before anything is sent.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ import logging
 import os
 import socket
 from collections.abc import Iterable
-from ipaddress import ip_address
 from typing import Final, Protocol, cast
 
-from hauberk_ike import Datagram, IpAddress, SocketAddress
+from hauberk_ike import Datagram, IpAddress, SocketAddress, parse_host
 from hauberk_xfrm.bypass import bypass_ipsec
+from hauberk_xfrm.encapsulation import take_esp
 
 _log = logging.getLogger("hauberk.transport")
 _RECEIVE_BUFFER_BYTES: Final = 1 << 21
@@ -41,41 +43,46 @@ class Speaker(Protocol):
 class Transport:
     """Drives the sessions. Made and used within one asyncio loop, whose clock is the sessions' `now`."""
 
-    def __init__(self, sessions: Speaker, *, port: int, bypass: bool = True) -> None:
+    def __init__(
+        self, sessions: Speaker, *, port: int, encapsulation_port: int | None = None, bypass: bool = True
+    ) -> None:
         """bypass: give the sockets an IPsec policy of their own (needs CAP_NET_ADMIN)."""
         self._sessions = sessions
-        self._port = port
+        self._ports = (port,) if encapsulation_port is None else (port, encapsulation_port)
+        self._encapsulation_port = encapsulation_port
         self._bypass = bypass
         self._loop = asyncio.get_running_loop()
-        self._sockets: dict[IpAddress, socket.socket] = {}
-        self._problems: dict[IpAddress, str] = {}
+        self._sockets: dict[SocketAddress, socket.socket] = {}
+        self._problems: dict[SocketAddress, str] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """A sentence for each address that has no socket."""
+        """A sentence for each socket that is missing. Those that are there do their work all the same."""
         return tuple(self._problems.values())
 
     def listen(self, addresses: Iterable[IpAddress]) -> None:
-        """Opens and closes sockets so that there is one for each address. What fails is in `problems`: call again."""
-        wanted = tuple(addresses)
-        for address in [address for address in self._sockets if address not in wanted]:
-            self._close(address)
-        self._problems = {}
-        for address in wanted:
-            if address not in self._sockets:
+        """Opens and closes sockets so that each address has its own. What fails is in `problems`: call again."""
+        wanted = [SocketAddress(host=host, port=port) for host in addresses for port in self._ports]
+        for local in [local for local in self._sockets if local not in wanted]:
+            self._close(local)
+        before, self._problems = self._problems, {}
+        for local in wanted:
+            if local not in self._sockets:
                 try:
-                    self._open(address)
+                    self._open(local)
                 except OSError as error:
-                    self._problems[address] = _explain(error, address, self._port)
-                    _log.warning("%s", self._problems[address])
+                    problem = _explain(error, local, encapsulates=local.port == self._encapsulation_port)
+                    self._problems[local] = problem
+                    if before.get(local) != problem:
+                        _log.warning("%s", problem)
 
     def close(self) -> None:
         """Closes all sockets. Nothing is sent: the kernel's SAs outlive us."""
         if self._timer is not None:
             self._timer.cancel()
-        for address in list(self._sockets):
-            self._close(address)
+        for local in list(self._sockets):
+            self._close(local)
 
     def pump(self) -> None:
         """Sends what is to be sent and sets the timer anew. To be called whenever the sessions were told something."""
@@ -85,8 +92,8 @@ class Transport:
         finally:
             self._set_timer()
 
-    def _open(self, address: IpAddress) -> None:
-        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    def _open(self, local: SocketAddress) -> None:
+        family = socket.AF_INET6 if local.host.version == 6 else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             if family == socket.AF_INET6:
@@ -94,16 +101,18 @@ class Transport:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
             if self._bypass:
                 bypass_ipsec(sock)
-            sock.bind((str(address), self._port))
+            if local.port == self._encapsulation_port:
+                take_esp(sock)
+            sock.bind((str(local.host), local.port))
         except OSError:
             sock.close()
             raise
-        self._sockets[address] = sock
-        self._loop.add_reader(sock, self._readable, sock, SocketAddress(host=address, port=self._port))
-        _log.info("listening on %s", SocketAddress(host=address, port=self._port))
+        self._sockets[local] = sock
+        self._loop.add_reader(sock, self._readable, sock, local)
+        _log.info("listening on %s", local)
 
-    def _close(self, address: IpAddress) -> None:
-        sock = self._sockets.pop(address)
+    def _close(self, local: SocketAddress) -> None:
+        sock = self._sockets.pop(local)
         self._loop.remove_reader(sock)
         sock.close()
 
@@ -125,7 +134,7 @@ class Transport:
             self.pump()
 
     def _send(self, datagram: Datagram) -> None:
-        sock = self._sockets.get(datagram.local.host)
+        sock = self._sockets.get(datagram.local)
         if sock is None:
             return
         try:
@@ -149,19 +158,29 @@ class Transport:
 
 def _socket_address(source: tuple[str, int]) -> SocketAddress | None:
     try:
-        return SocketAddress(host=ip_address(source[0]), port=source[1])
+        return SocketAddress(host=parse_host(source[0]), port=source[1])
     except ValueError:
         # A link-local address with its interface: no node's address.
         return None
 
 
-def _explain(error: OSError, address: IpAddress, port: int) -> str:
-    where = f"UDP port {port} of {address}"
+def _explain(error: OSError, local: SocketAddress, *, encapsulates: bool) -> str:
+    """Why a socket is missing, and what follows from that."""
+    problem = _problem(error, local)
+    if not encapsulates:
+        return problem
+    return f"{problem}; IKE goes on without it, but ESP in UDP, and so peers behind a NAT, must wait for it"
+
+
+def _problem(error: OSError, local: SocketAddress) -> str:
+    where = f"UDP port {local.port} of {local.host}"
     match error.errno:
         case errno.EADDRINUSE:
             return f"{where} is taken: stop the other IKE daemon on this node"
         case errno.EADDRNOTAVAIL:
             return f"{where}: no interface of this node has the address"
+        case errno.ENOPROTOOPT:
+            return f"{where}: this kernel takes no ESP in UDP there (XFRM is needed, and Linux 5.8 for IPv6)"
         case errno.EACCES | errno.EPERM:
             return f"{where}: not permitted, the agent needs CAP_NET_ADMIN and CAP_NET_BIND_SERVICE"
         case _:

@@ -196,6 +196,11 @@ class StateDump(State):
     replay_window_packets: int
     integrity_failed: int
 
+    @property
+    def has_key(self) -> bool:
+        """Whether the kernel has shown the key."""
+        return self.aead is not None or self.authenc is not None
+
     def as_written(self) -> State:
         """The state alone, as it could be written again, if the kernel has shown its key."""
         return State(**{name: getattr(self, name) for name in _STATE_FIELDS})

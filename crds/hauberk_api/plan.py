@@ -12,7 +12,7 @@ from pydantic import Field
 
 from hauberk_api.mesh import NonMembers
 from hauberk_api.model import Model
-from hauberk_api.tunnel import Enforcement, Esp, Ike, Topology, TunnelMode
+from hauberk_api.tunnel import Encapsulation, Enforcement, Esp, Ike, Topology, TunnelMode
 
 
 class Phase(StrEnum):
@@ -35,6 +35,7 @@ class PlannedTunnel(Model):
     topology: Topology = Topology.FULL_MESH
     mode: TunnelMode = TunnelMode.TUNNEL
     enforcement: Enforcement = Enforcement.STRICT
+    encapsulation: Encapsulation = Encapsulation.AUTO
     ike: Ike = Ike()
     esp: Esp = Esp()
 

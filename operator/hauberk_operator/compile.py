@@ -15,7 +15,6 @@ from hauberk_api.mesh import MeshSpec
 from hauberk_api.node import Membership, NodeSpec, Role
 from hauberk_api.plan import Phase, Plan, PlannedTunnel
 from hauberk_api.tunnel import (
-    Encapsulation,
     Enforcement,
     Establish,
     Interception,
@@ -149,7 +148,6 @@ def unsupported_fields(spec: TunnelSpec) -> tuple[str, ...]:
         ("enforcement", spec.enforcement, (Enforcement.STRICT,)),
         ("rollout", spec.rollout, (Rollout.IMMEDIATE,)),
         ("establish", spec.establish, (Establish.EAGER,)),
-        ("encapsulation", spec.encapsulation, (Encapsulation.AUTO, Encapsulation.NEVER)),
     )
     fields = [f"{name}: {value}" for name, value, carried_out in wanted if value not in carried_out]
     if spec.traffic.ports is not None:
@@ -168,6 +166,7 @@ def _plan(tunnel: TunnelFacts, spec: TunnelSpec) -> PlannedTunnel:
         topology=spec.topology,
         mode=spec.mode,
         enforcement=spec.enforcement,
+        encapsulation=spec.encapsulation,
         ike=spec.ike,
         esp=spec.esp,
     )

@@ -76,9 +76,16 @@ class FakeKernel:
         if self.refuse is not None:
             raise self.refuse
         found = self.states.get((state.destination, state.spi))
-        if found is None or not found.larval:
+        if found is None:
             raise NotFound("update", str(state), errno.ESRCH)
-        self._complete(state)
+        if found.larval:
+            self._complete(state)
+        elif (found.encapsulation is None) != (state.encapsulation is None):
+            raise XfrmError("update", str(state), errno.EINVAL, "Invalid argument")
+        else:
+            # xfrm_state_update in net/xfrm/xfrm_state.c: of a complete state no more is changed than this.
+            changed = replace(found, encapsulation=state.encapsulation, lifetime=state.lifetime)
+            self.states[state.destination, state.spi] = changed
 
     def delete_state(self, *, destination: IpAddress, spi: Spi, missing_ok: bool = True) -> None:
         if self.states.pop((destination, spi), None) is None:
@@ -168,6 +175,7 @@ def _dump(state: State, *, larval: bool) -> StateDump:
         replay_window=state.replay_window,
         esn=state.esn,
         direction=state.direction,
+        encapsulation=state.encapsulation,
         lifetime=state.lifetime,
         larval=larval,
         algorithm=state.aead.name if state.aead else state.authenc.cipher if state.authenc else None,

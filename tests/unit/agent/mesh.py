@@ -10,7 +10,7 @@ from hauberk_api.mesh import NonMembers
 from hauberk_api.names import NodeName
 from hauberk_api.node import Membership, NodeSpec, Role
 from hauberk_api.plan import Phase, Plan, PlannedTunnel
-from hauberk_api.tunnel import Enforcement, Esp, Ike
+from hauberk_api.tunnel import Encapsulation, Enforcement, Esp, Ike
 
 TUNNEL = "tunnel-a"
 
@@ -23,6 +23,7 @@ def tunnel(
     enforcement: Enforcement = Enforcement.STRICT,
     dpd_seconds: int = 10,
     rekey_seconds: int = 3600,
+    encapsulation: Encapsulation = Encapsulation.AUTO,
 ) -> PlannedTunnel:
     return PlannedTunnel(
         name=f"name of {uid}",
@@ -30,6 +31,7 @@ def tunnel(
         generation=generation,
         phase=phase,
         enforcement=enforcement,
+        encapsulation=encapsulation,
         ike=Ike(dpd_seconds=dpd_seconds),
         esp=Esp(rekey_seconds=rekey_seconds),
     )

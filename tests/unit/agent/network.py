@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
 from ipaddress import IPv4Address
@@ -20,7 +20,8 @@ from hauberk_agent.roster import Peer, Roster
 from hauberk_agent.sessions import Sessions
 from hauberk_api.names import NodeUid, node_identity
 from hauberk_api.node import NodeSpec
-from hauberk_ike import Credentials, Datagram, IpAddress
+from hauberk_api.tunnel import Encapsulation
+from hauberk_ike import Credentials, Datagram, IpAddress, SocketAddress
 from hauberk_xfrm import ReqId, Spi
 from tests.unit.agent.fake_kernel import FakeKernel
 from tests.unit.agent.mesh import node, plan, roster, tunnel
@@ -82,7 +83,8 @@ class Party:
 
     def roster(self, members: Sequence[int], **spec: NodeSpec) -> Roster:
         nodes = {f"n{number}": node(number) for number in members}
-        return roster(self.name, plan(tunnel(rekey_seconds=self.network.rekey_seconds)), **{**nodes, **spec})
+        settings = tunnel(rekey_seconds=self.network.rekey_seconds, encapsulation=self.network.encapsulation)
+        return roster(self.name, plan(settings), **{**nodes, **spec})
 
     def want(self, members: Sequence[int]) -> None:
         """Follows a plan in which these nodes are members."""
@@ -123,6 +125,9 @@ class Network:
         self.chance = Random(seed)
         self.loss = loss
         self.now = 1000.0
+        self.encapsulation = Encapsulation.AUTO
+        self.nat_ports: dict[IpAddress, int] = {}
+        """By node: the port outside that its port 4500 is mapped to."""
         self.parties = [Party(self, number) for number in range(1, size + 1)]
         self.members = [party.number for party in self.parties]
         self.flow = Flow()
@@ -154,12 +159,18 @@ class Network:
         self._at(self.now + delay, lambda: self._deliver(datagram))
 
     def _deliver(self, datagram: Datagram) -> None:
+        source, destination = self._outside(datagram.local), datagram.remote
         for party in self.parties:
-            if party.sessions is not None and party.listens and party.outer == datagram.remote.host:
-                party.sessions.receive_datagram(
-                    datagram.data, local=datagram.remote, remote=datagram.local, now=self.now
-                )
+            if party.sessions is not None and party.listens and party.outer == destination.host:
+                inside = replace(destination, port=4500)
+                local = inside if self._outside(inside) == destination else destination
+                party.sessions.receive_datagram(datagram.data, local=local, remote=source, now=self.now)
                 party.flush()
+
+    def _outside(self, address: SocketAddress) -> SocketAddress:
+        """What others see of a socket."""
+        port = self.nat_ports.get(address.host)
+        return address if port is None or address.port != 4500 else replace(address, port=port)
 
     def _at(self, at: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._queue, _Event(at, next(self._order), act))

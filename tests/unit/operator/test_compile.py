@@ -11,6 +11,7 @@ from hauberk_api.conditions import Reason
 from hauberk_api.mesh import MeshSpec
 from hauberk_api.node import Role
 from hauberk_api.plan import Phase, Plan
+from hauberk_api.tunnel import Encapsulation
 from hauberk_operator.compile import Compiled, compile_mesh
 from hauberk_operator.facts import MemberFacts, NodeFacts, TunnelFacts
 from tests.unit.operator.builders import member, node, tunnel
@@ -68,6 +69,11 @@ def test_the_settings_are_in_the_plan() -> None:
         "trustBundle": "ROOT",
         "tunnels": [],
     }
+
+
+def test_a_tunnels_encapsulation_is_in_the_plan() -> None:
+    (planned,) = compiled([tunnel(spec={"encapsulation": "Always"})], NODES).plan.tunnels
+    assert planned.encapsulation is Encapsulation.ALWAYS
 
 
 def test_a_revoked_node_stays_known_and_is_in_no_tunnel() -> None:
@@ -141,7 +147,6 @@ def test_a_mesh_made_anew_counts_on_from_what_agents_follow() -> None:
         ({"enforcement": "Permissive"}, "enforcement: Permissive"),
         ({"rollout": "Gradual"}, "rollout: Gradual"),
         ({"establish": "OnDemand"}, "establish: OnDemand"),
-        ({"encapsulation": "Always"}, "encapsulation: Always"),
         ({"remote": {"address": "192.0.2.1", "identity": "gw", "subnets": ["10.9.0.0/16"]}}, "remote"),
     ],
 )

@@ -1,0 +1,118 @@
+"""ESP in UDP as a node's kernel gets it, and a peer whose ports change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from hauberk_agent.pairing import pair_specs
+from hauberk_api.tunnel import Encapsulation as TunnelEncapsulation
+from hauberk_ike import Encapsulation, Refused, SocketAddress
+from hauberk_xfrm import ReqId, Spi, UdpPorts
+from tests.unit.agent.mesh import node, plan, roster, tunnel
+from tests.unit.agent.network import Network, Party
+
+
+def encapsulated() -> Network:
+    """Two nodes whose tunnel wants UDP although there is no NAT."""
+    network = Network(2)
+    network.encapsulation = TunnelEncapsulation.ALWAYS
+    network.start()
+    network.run_until(network.connected, limit=5)
+    return network
+
+
+def ports(party: Party) -> set[UdpPorts | None]:
+    return {state.encapsulation for state in party.kernel.complete_states()}
+
+
+def spis(network: Network) -> list[set[Spi]]:
+    return [network.spis(party) for party in network.parties]
+
+
+@pytest.mark.parametrize("word", list(TunnelEncapsulation))
+def test_a_tunnel_says_when_its_pairs_encapsulate(word: TunnelEncapsulation) -> None:
+    found = roster("n1", plan(tunnel(encapsulation=word)), n1=node(1), n2=node(2))
+    (spec,) = pair_specs(found, lambda _: ReqId(1), port=500).values()
+    assert spec.config.encapsulation is Encapsulation[word.name]
+    assert not spec.config.mobike
+
+
+def test_without_a_nat_states_have_no_ports() -> None:
+    network = Network(2)
+    network.start()
+    network.run_until(network.connected, limit=5)
+    assert [ports(party) for party in network.parties] == [{None}, {None}]
+
+
+def test_states_are_written_with_the_ports_of_the_ike_sa() -> None:
+    network = encapsulated()
+    network.run(60)
+    assert network.disagreements() == []
+    same = UdpPorts(source=4500, destination=4500)
+    assert [ports(party) for party in network.parties] == [{same}, {same}]
+    assert network.flow.lost == 0
+
+
+def test_the_responders_deferred_outbound_state_has_its_ports_too() -> None:
+    network = encapsulated()
+    network.run(60)
+    before = spis(network)
+    network[1].alive.set_wanted({}, network.now)
+    network[1].want(network.members)  # n1 begins anew
+    network.run(60)
+    assert network.disagreements() == []
+    assert spis(network) != before
+    same = UdpPorts(source=4500, destination=4500)
+    assert [ports(party) for party in network.parties] == [{same}, {same}]
+
+
+def test_a_peer_whose_port_changes_keeps_its_states() -> None:
+    network = encapsulated()
+    network.run(60)
+    before = spis(network)
+    network.nat_ports[network[1].outer] = 40007
+    network.run(30)  # n1's next sign of life comes from there
+    inbound, outbound = UdpPorts(source=40007, destination=4500), UdpPorts(source=4500, destination=40007)
+    assert ports(network[2]) == {inbound, outbound}
+    assert spis(network) == before
+    assert network.disagreements() == []
+    assert network.flow.lost == 0
+
+
+def test_a_state_whose_key_the_kernel_hides_is_replaced_instead() -> None:
+    network = encapsulated()
+    network.run(60)
+    before = spis(network)
+    kernel = network[2].kernel
+    for key, state in kernel.states.items():
+        kernel.states[key] = replace(state, aead=None)
+    network.nat_ports[network[1].outer] = 40007
+    network.run(60)
+    assert not before[1] & spis(network)[1]
+    assert network.disagreements() == []
+    assert network.flow.lost == 0
+
+
+def test_a_peer_may_move_between_its_nodes_addresses_only() -> None:
+    network = encapsulated()
+    (pair,) = network[2].alive.pairs
+    policy, peer = network[2].alive, pair.spec.config
+    policy.permit_address(peer, SocketAddress(host=ip_address("fd00:250::1"), port=4500))
+    with pytest.raises(Refused, match="no address of n1"):
+        policy.permit_address(peer, SocketAddress(host=ip_address("203.0.113.1"), port=4500))
+    with pytest.raises(Refused):
+        policy.permit_address(replace(peer, identity="nobody"), peer.remote)
+
+
+def test_the_addresses_of_all_peers_are_known() -> None:
+    network = encapsulated()
+    policy = network[2].alive
+    assert policy.is_known(ip_address("10.250.0.1"))
+    assert policy.is_known(ip_address("fd00:250::1"))
+    assert not policy.is_known(ip_address("10.250.0.2"))
+    assert not policy.is_known(ip_address("203.0.113.1"))
+    policy.set_wanted({}, network.now)
+    assert not policy.is_known(ip_address("10.250.0.1"))
