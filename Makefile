@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SECONDS ?= 600
 
-.PHONY: help setup demo test check format bench interop fuzz image lab requirements clean
+.PHONY: help setup demo test check format bench bench-ike interop fuzz image lab requirements clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -57,6 +57,9 @@ bench: $(STAMP) ## Measure: IKEv2 handshakes and XFRM messages, against the othe
 fuzz: $(STAMP) ## Look for bytes that do harm to IKEv2, for SECONDS (600); what was found before is in `make test`
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+bench-ike: $(STAMP) ## Measure: our IKEv2 against strongSwan's charon, CPU, handshakes a second, memory (root)
+	@$(BIN)/python -m benchmarks.ike $(ARGUMENTS)
 
 interop: $(STAMP) ## IKEv2 against strongSwan, libreswan and OpenIKED in real kernels; writes the table in the docs
 	@$(BIN)/python -m tests.interop

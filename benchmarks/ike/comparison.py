@@ -134,22 +134,23 @@ def resident_megabytes(bed: Bed, responder: Kind, proposal: str, counts: Sequenc
 
 def _measure(bed: Bed, pairing: Pairing, handshakes: int) -> Result:
     costs: dict[int, Cost] = {}
+    made = 0
     with bed.pair(pairing) as (initiator, responder):
         initiator.initiate(_WARM_UP, parallel=_MIDDLE)
         # What charon takes to be told is not the handshake's.
-        overhead = initiator.control_seconds(handshakes) if isinstance(initiator, Charon) else 0.0
+        overhead = initiator.control_seconds(handshakes) / handshakes if isinstance(initiator, Charon) else 0.0
         before = bed.initiator.passed()
         for parallel in PARALLEL:
             started = initiator.cpu_seconds(), responder.cpu_seconds()
             load = initiator.initiate(handshakes, parallel=parallel)
             costs[parallel] = Cost(
-                initiator_ms=(initiator.cpu_seconds() - started[0] - overhead) / handshakes * 1e3,
-                responder_ms=(responder.cpu_seconds() - started[1]) / handshakes * 1e3,
-                rate=handshakes / load.seconds,
+                initiator_ms=((initiator.cpu_seconds() - started[0]) / load.made - overhead) * 1e3,
+                responder_ms=(responder.cpu_seconds() - started[1]) / load.made * 1e3,
+                rate=load.rate,
             )
+            made += load.made
         passed = bed.initiator.passed() - before
-    total = handshakes * len(PARALLEL)
-    return Result(costs=costs, packets=passed.packets / total, octets=passed.octets / total)
+    return Result(costs=costs, packets=passed.packets / made, octets=passed.octets / made)
 
 
 def _median(results: Sequence[Result]) -> Result:

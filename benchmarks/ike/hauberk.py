@@ -24,10 +24,10 @@ _REPOSITORY: Final = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What came of a load. `seconds` is wall-clock time."""
+    """What came of a load: IKE SAs that were set up, and how many a second of wall-clock time."""
 
-    count: int
-    seconds: float
+    made: int
+    rate: float
 
 
 class Hauberk(Daemon):
@@ -48,7 +48,7 @@ class Hauberk(Daemon):
         word, seconds, failed = self._answer().split()
         if word != "done" or int(failed):
             raise BenchmarkError(f"{failed} of {count} handshakes failed; {self.last_words()}")
-        return Load(count=count, seconds=float(seconds))
+        return Load(made=count, rate=count / float(seconds))
 
     def established(self) -> int:
         """How many IKE SAs it has set up or accepted."""

@@ -32,10 +32,12 @@ from hauberk_ike import (
     Credentials,
     Datagram,
     EndpointSettings,
+    Identity,
     IkeEndpoint,
     IkeProposal,
     IkeSaDown,
     IkeSaUp,
+    IpAddress,
     PeerConfig,
     PeerRefused,
     Refused,
@@ -79,7 +81,7 @@ class Speaker:
             raise TypeError("the benchmark's keys are P-256")
         self._peer = PeerConfig(
             name="peer",
-            identity=spec.peer_identity,
+            identity=Identity.parse(spec.peer_identity),
             local=SocketAddress(host=ip_address(spec.local), port=IKE_PORT),
             remote=SocketAddress(host=ip_address(spec.remote), port=IKE_PORT),
             ike_proposals=proposals,
@@ -88,7 +90,7 @@ class Speaker:
         )
         self._endpoint = IkeEndpoint(
             credentials=Credentials(
-                identity=spec.identity,
+                identity=Identity.parse(spec.identity),
                 private_key=key,
                 certificate_chain=(x509.load_pem_x509_certificate(spec.certificate.encode()),),
                 roots=(x509.load_pem_x509_certificate(spec.root.encode()),),
@@ -109,10 +111,20 @@ class Speaker:
 
     # hauberk_ike.PeerPolicy
 
-    def authorize(self, identity: str, remote: SocketAddress) -> PeerConfig:
-        if identity != self._peer.identity:
-            raise Refused("UnknownPeer", identity)
-        return self._peer
+    def find(self, identity: Identity, remote: SocketAddress) -> PeerConfig | None:
+        return self._peer if identity == self._peer.identity else None
+
+    def authorize(self, identity: Identity, remote: SocketAddress) -> PeerConfig:
+        peer = self.find(identity, remote)
+        if peer is None:
+            raise Refused("UnknownPeer", str(identity))
+        return peer
+
+    def permit_address(self, peer: PeerConfig, remote: SocketAddress) -> None:
+        raise Refused("AddressChanged")
+
+    def is_known(self, host: IpAddress) -> bool:
+        return host == self._peer.remote.host
 
     def allocate_spi(self, child: ChildConfig, peer: PeerConfig) -> int:
         raise SpiUnavailable("there is no kernel here")

@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,9 +80,9 @@ FORKY = Suite(name="forky", script="sid", wanted=STRONGSWAN_PACKAGES)
 SUITES = (TRIXIE, FORKY)
 
 
-def ensure(progress: Progress) -> None:
+def ensure(progress: Progress, suites: Sequence[Suite] = SUITES) -> None:
     """Makes the trees that are missing, at once, as most of it is waiting for the network. Errors: BuildError."""
-    missing = [suite for suite in SUITES if not suite.part.is_built()]
+    missing = [suite for suite in suites if not suite.part.is_built()]
     if not missing:
         return
     packages.install_missing(packages.RUNNING, cache.directory() / "logs" / "packages.log", progress)
