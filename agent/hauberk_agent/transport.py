@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, Protocol, cast
 
 from hauberk_ike import Datagram, IpAddress, SocketAddress, parse_host
@@ -127,7 +128,7 @@ class Transport:
                     # An ICMP error that one of our datagrams met: retransmission deals with it.
                     _log.debug("receiving on %s: %s", local, error)
                     continue
-                remote = _socket_address(source)
+                remote = _socket_address(*source[:2])
                 if remote is not None:
                     self._sessions.receive_datagram(data, local=local, remote=remote, now=self._loop.time())
         finally:
@@ -144,21 +145,26 @@ class Transport:
             _log.debug("sending to %s: %s", datagram.remote, error)
 
     def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         at = self._sessions.get_timer()
+        if self._timer is not None:
+            # One that fires early does no harm, and is set anew then: cheaper than to set it anew for every datagram.
+            if at is not None and self._timer.when() <= at:
+                return
+            self._timer.cancel()
         self._timer = None if at is None else self._loop.call_at(at, self._due)
 
     def _due(self) -> None:
+        self._timer = None
         try:
             self._sessions.handle_timer(self._loop.time())
         finally:
             self.pump()
 
 
-def _socket_address(source: tuple[str, int]) -> SocketAddress | None:
+@lru_cache(4096)
+def _socket_address(host: str, port: int) -> SocketAddress | None:
     try:
-        return SocketAddress(host=parse_host(source[0]), port=source[1])
+        return SocketAddress(host=parse_host(host), port=port)
     except ValueError:
         # A link-local address with its interface: no node's address.
         return None
