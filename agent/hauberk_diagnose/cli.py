@@ -45,6 +45,9 @@ _COMMANDS: Final = """\
 commands, one a line on standard input, or as --command:
   initiate [PEER]              another IKE SA with a peer, and its children
   create-child LABEL [IKE_SA]  another CHILD SA of the configuration
+  rekey-child [LABEL|SPI]      replace a CHILD SA
+  rekey-ike [IKE_SA]           replace an IKE SA's keys
+  reauthenticate [IKE_SA]      replace an IKE SA and its children by another one
   delete-child [LABEL|SPI]     delete a CHILD SA
   delete [IKE_SA]              delete an IKE SA and its children
   status                       all SAs, with --install their counters too
@@ -58,7 +61,8 @@ line ends in '&'.
 _WISHES: Final = (
     "local", "remote", "identity", "peer_identity", "psk_file", "certificate", "key", "ca", "port", "remote_port",
     "nat_port", "ike", "esp", "mode", "ts_local", "ts_remote", "label", "childless", "encapsulation", "mobike",
-    "initial_contact", "dpd_seconds", "keepalive_seconds", "retransmit_tries", "retransmit_seconds",
+    "rekey_seconds", "ike_rekey_seconds", "initial_contact", "dpd_seconds", "keepalive_seconds", "retransmit_tries",
+    "retransmit_seconds",
 )  # fmt: skip
 
 
@@ -197,6 +201,10 @@ def _add_child(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--initial-contact", action="store_true", default=None, help="tell the peer that we know no SA with it"
     )
+    group.add_argument(
+        "--rekey-seconds", type=_seconds, metavar="N", help="replace CHILD SAs after so long, default never"
+    )
+    group.add_argument("--ike-rekey-seconds", type=_seconds, metavar="N", help="and IKE SAs, default never")
     group.add_argument("--dpd-seconds", type=_seconds, metavar="N", help="default 10; 0: never ask")
     group.add_argument("--keepalive-seconds", type=_seconds, metavar="N", help="for NATs before us, default 20")
     group.add_argument("--retransmit-tries", type=int, metavar="N", help="times that a request is sent, default 5")
@@ -314,12 +322,13 @@ def _wish(options: argparse.Namespace, given: dict[str, Any]) -> RunWish:
     missing = [name for name in needed if name not in given]
     if missing:
         options.parser.error(f"{', '.join(map(_option, missing))} missing, or --config")
-    child = ChildWish(**_those(given, "label", "mode", "esp", "ts_local", "ts_remote"))
+    child = ChildWish(**_those(given, "label", "mode", "esp", "ts_local", "ts_remote", "rekey_seconds"))
     peer = PeerWish(
         **_those(
             given, "local", "remote", "psk_file", "ike", "dpd_seconds", "initial_contact", "encapsulation", "mobike"
         ),
         **({"identity": given["peer_identity"]} if "peer_identity" in given else {}),
+        **({"rekey_seconds": given["ike_rekey_seconds"]} if "ike_rekey_seconds" in given else {}),
         children=() if given.get("childless") else (child,),
     )
     return RunWish(

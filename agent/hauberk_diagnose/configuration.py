@@ -129,6 +129,7 @@ def _peer(wish: PeerWish, run: RunWish, identity: Identity, directory: Path) -> 
             initial_contact=wish.initial_contact,
             encapsulation=Encapsulation(wish.encapsulation),
             mobike=wish.mobike,
+            rekey_seconds=wish.rekey_seconds,
         )
     except ProposalError as error:
         raise Trouble(f"proposal {error}") from None
@@ -155,6 +156,7 @@ def _child(wish: ChildWish, local: IpAddress, remote: IpAddress | None) -> Child
         esp_proposals=tuple(map(EspProposal.parse, wish.esp)),
         ts_local=_selectors(wish.ts_local) or _host(local),
         ts_remote=_selectors(wish.ts_remote) or (_host(remote) if remote is not None else _everything(local)),
+        rekey_seconds=wish.rekey_seconds,
     )
 
 

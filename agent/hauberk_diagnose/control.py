@@ -2,6 +2,9 @@
 
     initiate [PEER]                  another IKE SA with a peer, and its children
     create-child LABEL [IKE_SA]      a CHILD SA of the configuration
+    rekey-child [LABEL | SPI]
+    rekey-ike [IKE_SA]
+    reauthenticate [IKE_SA]
     delete-child [LABEL | SPI]
     delete [IKE_SA]
     status
@@ -25,35 +28,26 @@ from hauberk_ike import (
     ChildSaDown,
     ChildSaFailed,
     ChildSaUp,
+    DownReason,
     Event,
     IkeEndpoint,
     IkeSaDown,
     IkeSaId,
     IkeSaInfo,
+    IkeSaRekeyed,
     IkeSaUp,
+    ReauthenticationNeeded,
     UnknownIkeSa,
 )
 from hauberk_xfrm import XfrmError
 
 WAIT_SECONDS: Final = 120.0
 """A command that has not come to its end by then has failed."""
+_NO_IKE_SA: Final = IkeSaId(0)
 
 
 class _Wrong(Exception):  # noqa: N818 - says what happened
     """A command that can't be carried out, for this reason."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Pending:
-    """A command that waits for its end. `ended` says of an event whether it is that: None, or failed with why."""
-
-    line: str
-    number: int
-    in_background: bool
-    until: float
-    ended: Callable[[Event], Outcome | None]
-    late: Outcome
-    """What it comes to if its time is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +55,24 @@ class Outcome:
     """How a command ended; `failure` is empty if well."""
 
     failure: str = ""
+
+
+Ended = Callable[[Event, IkeSaId], Outcome | None]
+"""Whether an event is a command's end. The IKE SA is the command's, under the handle that it has by now."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Pending:
+    """A command that waits for its end."""
+
+    line: str
+    number: int
+    in_background: bool
+    until: float
+    ike_sa: IkeSaId
+    ended: Ended
+    late: Outcome
+    """What it comes to if its time is over."""
 
 
 class Control:
@@ -102,18 +114,19 @@ class Control:
         self._count += 1
         number = self._count
         try:
-            ended = self._carry_out(words[0], words[1:], now)
+            waits = self._carry_out(words[0], words[1:], now)
         except (_Wrong, UnknownIkeSa) as wrong:
             self._answer(line, number, Outcome(failure=str(wrong)))
             return
-        if ended is not None:
+        if waits is not None:
             is_wait = words[0] == "wait"
             pending = _Pending(
                 line=line,
                 number=number,
                 in_background=in_background,
                 until=now + (float(words[1]) if is_wait else WAIT_SECONDS),
-                ended=ended,
+                ike_sa=waits[0],
+                ended=waits[1],
                 late=Outcome(failure="" if is_wait else f"no end after {WAIT_SECONDS:.0f} s"),
             )
             self._pending.append(pending)
@@ -130,7 +143,9 @@ class Control:
         if isinstance(event, (IkeSaUp, IkeSaDown)):
             self.attempts.discard(event.ike_sa)
         for pending in tuple(self._pending):
-            outcome = pending.ended(event)
+            outcome = pending.ended(event, pending.ike_sa)
+            if isinstance(event, IkeSaRekeyed) and event.old == pending.ike_sa:
+                pending.ike_sa = event.new
             if outcome is not None:
                 self._pending.remove(pending)
                 self._answer(pending.line, pending.number, outcome)
@@ -150,33 +165,48 @@ class Control:
     def next_due(self) -> float | None:
         return min((pending.until for pending in self._pending), default=None)
 
-    def _carry_out(self, word: str, arguments: list[str], now: float) -> Callable[[Event], Outcome | None] | None:
+    def _carry_out(self, word: str, arguments: list[str], now: float) -> tuple[IkeSaId, Ended] | None:
+        """What the command waits for, if for anything."""
+        endpoint = self._endpoint
         match word, arguments:
             case "initiate", ([] | [_]):
                 peer = self._peer(arguments)
-                handle = self._endpoint.initiate(peer.config, now=now)
+                handle = endpoint.initiate(peer.config, now=now)
                 self.attempts.add(handle)
-                return _set_up(handle, {child.label for child in peer.config.children})
+                return handle, _set_up({child.label for child in peer.config.children})
             case "create-child", ([label] | [label, _]):
                 sa = self._ike_sa(arguments[1:])
                 child = next((child for child in sa.peer.children if child.label == label), None)
                 if child is None:
                     raise _Wrong(f"{sa.peer.name} has no child {label!r} in the configuration")
-                self._endpoint.create_child(sa.ike_sa, child, now=now)
-                return _child_up(sa.ike_sa, label)
+                endpoint.create_child(sa.ike_sa, child, now=now)
+                return sa.ike_sa, _child_up(label)
+            case "rekey-child", ([] | [_]):
+                sa, spi_in = self._child(arguments)
+                endpoint.rekey_child(sa.ike_sa, spi_in, now=now)
+                return sa.ike_sa, _child_down(spi_in)
+            case "rekey-ike", ([] | [_]):
+                sa = self._ike_sa(arguments)
+                endpoint.rekey_ike(sa.ike_sa, now=now)
+                return sa.ike_sa, _ike_rekeyed
+            case "reauthenticate", ([] | [_]):
+                sa = self._ike_sa(arguments)
+                handle = endpoint.reauthenticate(sa.ike_sa, now=now)
+                self.attempts.add(handle)
+                return sa.ike_sa, _ike_replaced(handle)
             case "delete-child", ([] | [_]):
                 sa, spi_in = self._child(arguments)
-                self._endpoint.delete_child(sa.ike_sa, spi_in, now=now)
-                return _child_down(sa.ike_sa, spi_in)
+                endpoint.delete_child(sa.ike_sa, spi_in, now=now)
+                return sa.ike_sa, _child_down(spi_in)
             case "delete", ([] | [_]):
                 sa = self._ike_sa(arguments)
-                self._endpoint.delete(sa.ike_sa, now=now, reason="asked for")
-                return _ike_down(sa.ike_sa)
+                endpoint.delete(sa.ike_sa, now=now, reason="asked for")
+                return sa.ike_sa, _ike_down
             case "status", []:
                 self._status(now)
                 return None
             case "wait", [seconds] if _is_number(seconds):
-                return _never
+                return _NO_IKE_SA, _never
             case "quit", []:
                 self.wants_to_quit = True
                 return None
@@ -245,21 +275,21 @@ def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).isdecimal()
 
 
-def _never(event: Event) -> Outcome | None:
+def _never(event: Event, ike_sa: IkeSaId) -> Outcome | None:
     return None
 
 
-def _set_up(ike_sa: IkeSaId, labels: set[str]) -> Callable[[Event], Outcome | None]:
+def _set_up(labels: set[str]) -> Ended:
     """Done when the IKE SA is up and each child has come or failed."""
     waiting = set(labels)
     failures: list[str] = []
     is_up = False
 
-    def ended(event: Event) -> Outcome | None:
+    def ended(event: Event, ike_sa: IkeSaId) -> Outcome | None:
         nonlocal is_up
         match event:
             case IkeSaDown(ike_sa=handle) if handle == ike_sa:
-                return Outcome(failure=event.message or event.reason.value)
+                return _failed(event)
             case IkeSaUp(ike_sa=handle) if handle == ike_sa:
                 is_up = True
             case ChildSaUp(ike_sa=handle) if handle == ike_sa:
@@ -274,40 +304,70 @@ def _set_up(ike_sa: IkeSaId, labels: set[str]) -> Callable[[Event], Outcome | No
     return ended
 
 
-def _child_up(ike_sa: IkeSaId, label: str) -> Callable[[Event], Outcome | None]:
-    def ended(event: Event) -> Outcome | None:
+def _child_up(label: str) -> Ended:
+    def ended(event: Event, ike_sa: IkeSaId) -> Outcome | None:
         match event:
             case ChildSaUp(ike_sa=handle, initiator=True) if handle == ike_sa and event.label == label:
                 return Outcome()
             case ChildSaFailed(ike_sa=handle) if handle == ike_sa and event.label == label:
                 return Outcome(failure=event.reason)
             case IkeSaDown(ike_sa=handle) if handle == ike_sa:
-                return Outcome(failure=event.message or event.reason.value)
+                return _failed(event)
             case _:
                 return None
 
     return ended
 
 
-def _child_down(ike_sa: IkeSaId, spi_in: int) -> Callable[[Event], Outcome | None]:
-    def ended(event: Event) -> Outcome | None:
+def _child_down(spi_in: int) -> Ended:
+    """Of a rekey as well: what is replaced is deleted in the end, whoever's replacement stays."""
+
+    def ended(event: Event, ike_sa: IkeSaId) -> Outcome | None:
         match event:
             case ChildSaDown() if event.spi_in == spi_in:
                 return Outcome()
+            case ChildSaFailed() if event.rekeyed_spi_in == spi_in:
+                return Outcome(failure=event.reason)
             case IkeSaDown(ike_sa=handle) if handle == ike_sa:
-                return Outcome(failure=event.message or event.reason.value)
+                return _failed(event)
             case _:
                 return None
 
     return ended
 
 
-def _ike_down(ike_sa: IkeSaId) -> Callable[[Event], Outcome | None]:
-    def ended(event: Event) -> Outcome | None:
+def _ike_rekeyed(event: Event, ike_sa: IkeSaId) -> Outcome | None:
+    match event:
+        case IkeSaRekeyed() if event.old == ike_sa:
+            return Outcome()
+        case ReauthenticationNeeded(ike_sa=handle) if handle == ike_sa:
+            return Outcome(failure=event.reason)
+        case IkeSaDown(ike_sa=handle) if handle == ike_sa:
+            return _failed(event)
+        case _:
+            return None
+
+
+def _ike_replaced(new: IkeSaId) -> Ended:
+    def ended(event: Event, ike_sa: IkeSaId) -> Outcome | None:
         match event:
             case IkeSaDown(ike_sa=handle) if handle == ike_sa:
-                return Outcome()
+                return Outcome() if event.reason is DownReason.DELETED else _failed(event)
+            case IkeSaDown(ike_sa=handle) if handle == new:
+                return _failed(event)
             case _:
                 return None
 
     return ended
+
+
+def _ike_down(event: Event, ike_sa: IkeSaId) -> Outcome | None:
+    match event:
+        case IkeSaDown(ike_sa=handle) if handle == ike_sa:
+            return Outcome()
+        case _:
+            return None
+
+
+def _failed(event: IkeSaDown) -> Outcome:
+    return Outcome(failure=event.message or event.reason.value)

@@ -86,6 +86,10 @@ class Installation(Protocol):
         """An IKE SA was forgotten, or its peer is gone: its children end without a word."""
         ...
 
+    def hand_over(self, old: IkeSaId, new: IkeSaId) -> None:
+        """An IKE SA was rekeyed: its children belong to another one."""
+        ...
+
     def counters(self, spi_in: int) -> dict[str, int]:
         """What a CHILD SA has carried: `bytes_in`, `packets_in`, `bytes_out`, `packets_out`; empty if not known."""
         ...
@@ -125,6 +129,9 @@ class NoInstallation:
         self._spis.discard(spi_in)
 
     def drop(self, ike_sa: IkeSaId) -> None:
+        """Nothing to do."""
+
+    def hand_over(self, old: IkeSaId, new: IkeSaId) -> None:
         """Nothing to do."""
 
     def counters(self, spi_in: int) -> dict[str, int]:
@@ -224,9 +231,10 @@ class KernelInstallation:
             remote=remote,
             spi_in=inbound.spi,
             spi_out=outbound.spi,
-            replaces=None,
+            replaces=event.rekeyed_spi_in,
             policies=_policies(event, local, remote, reqid, mode),
-            outbound=outbound,
+            # A redundant one is never sent on.
+            outbound=None if event.redundant else outbound,
         )
         self._children[event.spi_in] = child
         try:
@@ -235,7 +243,8 @@ class KernelInstallation:
             # The larval state has expired meanwhile (net.core.xfrm_acq_expires); its SPI is still free.
             self._kernel.add_state(inbound)
         self._allocated.pop(event.spi_in, None)
-        self._install_outbound(child)
+        if event.initiator or event.rekeyed_spi_in not in self._children:
+            self._install_outbound(child)
         for policy in child.policies:
             if not self._policies.get(policy.slot):
                 self._kernel.add_policy(policy)
@@ -245,7 +254,15 @@ class KernelInstallation:
             self._policies[policy.slot] = self._policies.get(policy.slot, 0) + 1
 
     def down(self, spi_in: int, *, now: float) -> None:
-        self._remove(spi_in)
+        successors = [child for child in self._children.values() if child.replaces == spi_in]
+        for successor in successors:
+            self._install_outbound(successor)
+        self._remove(spi_in, linger_until=now + LINGER_SECONDS if successors else None)
+
+    def hand_over(self, old: IkeSaId, new: IkeSaId) -> None:
+        for child in self._children.values():
+            if child.ike_sa == old:
+                child.ike_sa = new
 
     def drop(self, ike_sa: IkeSaId) -> None:
         for spi_in in [spi_in for spi_in, child in self._children.items() if child.ike_sa == ike_sa]:
@@ -265,13 +282,20 @@ class KernelInstallation:
         }
 
     def handle_timer(self, now: float) -> None:
+        for child in self._waiting():
+            state = self._kernel.get_state(child.local, child.spi_in)
+            if state is not None and state.packets:
+                self._install_outbound(child)
         due = [entry for entry in self._lingering if entry[0] <= now]
         self._lingering = [entry for entry in self._lingering if entry[0] > now]
         for _, destination, spi in due:
             self._kernel.delete_state(destination=destination, spi=spi)
 
     def next_due(self, now: float) -> float | None:
-        return min((entry[0] for entry in self._lingering), default=None)
+        times = [entry[0] for entry in self._lingering]
+        if self._waiting():
+            times.append(now + POLL_SECONDS)
+        return min(times, default=None)
 
     def remove_everything(self) -> None:
         for spi_in in tuple(self._children):
@@ -283,12 +307,17 @@ class KernelInstallation:
         self._lingering.clear()
         self._allocated.clear()
 
+    def _waiting(self) -> list[_Installed]:
+        """Those whose peer has not shown yet that it is ready."""
+        return [child for child in self._children.values() if child.outbound is not None]
+
     def _install_outbound(self, child: _Installed) -> None:
         state, child.outbound = child.outbound, None
         if state is not None:
             self._kernel.add_state(state)
 
-    def _remove(self, spi_in: int) -> None:
+    def _remove(self, spi_in: int, *, linger_until: float | None = None) -> None:
+        """linger_until: what is still under way is taken until then."""
         child = self._children.pop(spi_in, None)
         if child is None:
             return
@@ -300,7 +329,10 @@ class KernelInstallation:
                 del self._policies[policy.slot]
                 self._kernel.delete_policy(policy)
         self._kernel.delete_state(destination=child.remote, spi=child.spi_out)
-        self._kernel.delete_state(destination=child.local, spi=child.spi_in)
+        if linger_until is not None:
+            self._lingering.append((linger_until, child.local, child.spi_in))
+        else:
+            self._kernel.delete_state(destination=child.local, spi=child.spi_in)
 
     def _reqid(self, peer: PeerConfig, label: str) -> ReqId:
         """One for each peer and label, and not one that is in the kernel already, from another run."""

@@ -136,8 +136,9 @@ def sentence(event: Event) -> str:
         case ReauthenticationNeeded():
             return f"IKE SA {event.ike_sa} can't be rekeyed: {event.reason}"
         case ChildSaUp():
+            what = "up" if event.rekeyed_spi_in is None else f"up, for {event.rekeyed_spi_in:08x}"
             return (
-                f"CHILD SA {event.label} up: {event.proposal}, {event.mode.value} mode,"
+                f"CHILD SA {event.label} {what}: {event.proposal}, {event.mode.value} mode,"
                 f" SPIs {event.spi_in:08x} in, {event.spi_out:08x} out,{' in UDP,' if event.encapsulation else ''}"
                 f" {_list(event.ts_local)} === {_list(event.ts_remote)}"
             )

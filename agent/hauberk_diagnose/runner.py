@@ -36,9 +36,13 @@ from hauberk_ike import (
     Identity,
     IkeEndpoint,
     IkeSaDown,
+    IkeSaId,
+    IkeSaMoved,
+    IkeSaRekeyed,
     IkeSaUp,
     IpAddress,
     PeerConfig,
+    ReauthenticationNeeded,
     Refused,
     SocketAddress,
     UnknownIkeSa,
@@ -233,6 +237,15 @@ class Runner:
                 self._alive.discard(event.ike_sa)
                 self._lost = self._lost or event.reason is DownReason.UNREACHABLE
                 self._guard(lambda: self._installation.drop(event.ike_sa))
+            case IkeSaRekeyed():
+                self._alive.discard(event.old)
+                self._alive.add(event.new)
+                self._installation.hand_over(event.old, event.new)
+            case ReauthenticationNeeded() if not self._ending:
+                self._replace(event.ike_sa, now)
+            case IkeSaMoved():
+                # The kernel's states are between the old addresses: new ones are needed.
+                self._rekey_children(event.ike_sa, now)
             case ChildSaUp():
                 try:
                     self._installation.up(event)
@@ -244,6 +257,18 @@ class Runner:
                 self._guard(lambda: self._installation.down(event.spi_in, now=now))
             case _:
                 pass
+
+    def _replace(self, ike_sa: IkeSaId, now: float) -> None:
+        try:
+            self._endpoint.reauthenticate(ike_sa, now=now)
+        except UnknownIkeSa:
+            return
+
+    def _rekey_children(self, ike_sa: IkeSaId, now: float) -> None:
+        for sa in self._endpoint.established():
+            if sa.ike_sa == ike_sa:
+                for child in sa.children:
+                    self._endpoint.rekey_child(ike_sa, child.spi_in, now=now)
 
     def _forget_former(self, event: IkeSaUp) -> None:
         """INITIAL_CONTACT (RFC 7296 section 2.4): the peer knows of no other IKE SA with us."""

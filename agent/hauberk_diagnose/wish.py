@@ -31,6 +31,7 @@ class ChildWish:
     esp: Sequence[str] = DEFAULT_ESP
     ts_local: Sequence[str] = ()
     ts_remote: Sequence[str] = ()
+    rekey_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ class PeerWish:
     initial_contact: bool = False
     encapsulation: Encapsulate = "auto"
     mobike: bool = False
+    rekey_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

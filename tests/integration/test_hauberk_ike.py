@@ -55,11 +55,14 @@ class Process:
             text=True,
         )
 
-    def command(self, line: str) -> dict[str, Any]:
-        """Its answer."""
+    def send(self, line: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
+
+    def command(self, line: str) -> dict[str, Any]:
+        """Its answer."""
+        self.send(line)
         return self.wait_for("answer", command=line)
 
     def wait_for(self, member: str, **members: Any) -> dict[str, Any]:
@@ -262,6 +265,73 @@ peers:
     assert sas["third"]["children"][1]["mode"] == "transport"
     assert left.end(signal.SIGINT) == 0
     assert len(left.events("IkeSaDown")) == 2
+
+
+def spis(process: Process) -> set[tuple[str, str]]:
+    """Inbound and outbound SPIs of the CHILD SAs that it has."""
+    sas = process.command("status")["ike_sas"]
+    return {(child["spi_in"], child["spi_out"]) for sa in sas for child in sa["children"]}
+
+
+def agree(left: Process, right: Process) -> None:
+    assert spis(left) == {(spi_out, spi_in) for spi_in, spi_out in spis(right)}
+
+
+@pytest.mark.parametrize("pfs", ["", "-x25519"])
+def test_children_are_rekeyed_from_either_side(pki: Path, responder: Process, pfs: str) -> None:
+    responder.end(signal.SIGTERM)
+    esp = ("--esp", f"aes128gcm16{pfs}")
+    right = Process("respond", "--local", RIGHT, *credentials(pki, "right"), *esp)
+    right.command("status")
+    left = initiate(pki, *esp)
+    assert left.wait_for("answer")["ok"]
+    for asker in (left, right, left):
+        before = spis(left)
+        assert asker.command("rekey-child")["ok"]
+        assert not before & spis(left)
+        agree(left, right)
+    assert left.events("ChildSaUp")[1]["rekeyed_spi_in"] == left.events("ChildSaUp")[0]["spi_in"]
+
+
+def test_ike_sas_are_rekeyed_from_either_side(pki: Path, responder: Process, tmp_path: Path) -> None:
+    left = initiate(pki, "--key-log", str(tmp_path / "keys"))
+    assert left.wait_for("answer")["ok"]
+    children = spis(left)
+    for asker in (left, responder):
+        assert asker.command("rekey-ike")["ok"]
+        assert spis(left) == children, "they have another IKE SA, and are the same"
+        agree(left, responder)
+    assert left.command("rekey-child")["ok"], "in the new IKE SA"
+    agree(left, responder)
+    assert len((tmp_path / "keys").read_text().splitlines()) == 3
+    assert left.end(signal.SIGTERM) == 0
+
+
+def test_an_ike_sa_is_replaced_by_another_one(pki: Path, responder: Process) -> None:
+    left = initiate(pki)
+    assert left.wait_for("answer")["ok"]
+    assert left.command("reauthenticate")["ok"]
+    (sa,) = left.command("status")["ike_sas"]
+    assert sa["ike_sa"] == 2
+    agree(left, responder)
+
+
+def test_commands_at_once_from_both_sides(pki: Path, responder: Process) -> None:
+    """Collisions: in the end both have the same."""
+    left = initiate(pki)
+    assert left.wait_for("answer")["ok"]
+    responder.wait_for("event", event="ChildSaUp")
+    for _ in range(5):
+        for process in (left, responder):
+            process.send("rekey-child &")
+            process.send("rekey-ike &")
+        for process in (left, responder):
+            for _ in range(2):
+                process.wait_for("answer")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (ours := spis(left)) != {(b, a) for a, b in spis(responder)} or len(ours) != 1:
+        assert time.monotonic() < deadline, (ours, spis(responder))
+        time.sleep(0.1)
 
 
 def test_nobody_answers(pki: Path) -> None:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from hauberk_diagnose.installation import REQIDS, KernelInstallation
-from hauberk_ike import ChildConfig, ChildSaUp, EspKey, EspProposal, Identity, IkeProposal, IkeSaId, Mode, PeerConfig
-from hauberk_xfrm import Action, Direction, Policy, PolicyExists
+from hauberk_diagnose.installation import LINGER_SECONDS, REQIDS, KernelInstallation
+from hauberk_ike import (
+    ChildConfig,
+    ChildSaUp,
+    EspKey,
+    EspProposal,
+    Identity,
+    IkeProposal,
+    IkeSaId,
+    Mode,
+    PeerConfig,
+    UdpEncapsulation,
+)
+from hauberk_xfrm import Action, Direction, Policy, PolicyExists, Spi, UdpPorts
 from hauberk_xfrm import Mode as KernelMode
 from tests.unit.agent.fake_kernel import FakeKernel
 from tests.unit.ike.party import address, child
@@ -25,7 +36,17 @@ def installation(kernel: FakeKernel) -> KernelInstallation:
     return KernelInstallation(kernel, directions=True)
 
 
-def agreed(spi_in: int, config: ChildConfig = PEER.children[0], *, spi_out: int = 0xCAFE, handle: int = 1) -> ChildSaUp:
+def agreed(
+    spi_in: int,
+    config: ChildConfig = PEER.children[0],
+    *,
+    spi_out: int = 0xCAFE,
+    handle: int = 1,
+    rekeyed: int | None = None,
+    initiator: bool = True,
+    redundant: bool = False,
+    encapsulation: UdpEncapsulation | None = None,
+) -> ChildSaUp:
     key = EspKey(encryption="rfc4106(gcm(aes))", key=bytes(20), icv_bits=128, esn=True)
     return ChildSaUp(
         ike_sa=IkeSaId(handle),
@@ -39,10 +60,12 @@ def agreed(spi_in: int, config: ChildConfig = PEER.children[0], *, spi_out: int 
         mode=config.mode,
         ts_local=config.ts_local,
         ts_remote=config.ts_remote,
-        initiator=True,
+        initiator=initiator,
+        rekeyed_spi_in=rekeyed,
+        redundant=redundant,
         local=PEER.local.host,
         remote=PEER.remote.host,
-        encapsulation=None,
+        encapsulation=encapsulation,
     )
 
 
@@ -169,3 +192,102 @@ def test_another_run_on_the_same_kernel_uses_other_reqids() -> None:
     spi = second.allocate(PEER.children[0], PEER)
 
     assert next(state.reqid for state in kernel.dump_states() if state.spi == spi) not in in_use
+
+
+def outbound(kernel: FakeKernel) -> int | None:
+    """The SPI that packets to the peer leave with."""
+    state = kernel.outbound(PEER.remote.host)
+    return state.spi if state is not None else None
+
+
+def takes(kernel: FakeKernel, spi: int) -> bool:
+    return kernel.take(PEER.local.host, Spi(spi))
+
+
+def with_old_child(kernel: FakeKernel) -> tuple[KernelInstallation, int]:
+    ours = installation(kernel)
+    old = ours.allocate(PEER.children[0], PEER)
+    ours.up(agreed(old, spi_out=0x1000))
+    return ours, old
+
+
+def test_who_asked_for_a_rekey_sends_on_the_new_child_at_once() -> None:
+    kernel = FakeKernel()
+    ours, old = with_old_child(kernel)
+    new = ours.allocate(PEER.children[0], PEER)
+
+    ours.up(agreed(new, spi_out=0x2000, rekeyed=old))
+
+    assert outbound(kernel) == 0x2000
+    assert takes(kernel, old)
+    assert takes(kernel, new)
+    assert len(kernel.policies) == 3, "the policies are the same, and stay"
+
+
+def test_who_answers_a_rekey_sends_on_the_new_child_when_the_old_is_deleted() -> None:
+    kernel = FakeKernel()
+    ours, old = with_old_child(kernel)
+    new = ours.allocate(PEER.children[0], PEER)
+
+    ours.up(agreed(new, spi_out=0x2000, rekeyed=old, initiator=False))
+    assert outbound(kernel) == 0x1000, "the peer has no answer yet"
+    assert takes(kernel, new), "but may send once it has"
+    ours.down(old, now=1.0)
+
+    assert outbound(kernel) == 0x2000
+    assert takes(kernel, old), "what is under way is still taken"
+    assert ours.next_due(1.0) == 1.0 + LINGER_SECONDS
+    ours.handle_timer(1.0 + LINGER_SECONDS)
+    assert not takes(kernel, old)
+
+
+def test_who_answers_a_rekey_sends_on_the_new_child_when_its_peer_does() -> None:
+    kernel = FakeKernel()
+    ours, old = with_old_child(kernel)
+    new = ours.allocate(PEER.children[0], PEER)
+    ours.up(agreed(new, spi_out=0x2000, rekeyed=old, initiator=False))
+
+    assert ours.next_due(1.0) is not None, "it looks, as the kernel does not tell"
+    ours.handle_timer(1.2)
+    assert outbound(kernel) == 0x1000
+    takes(kernel, new)
+    ours.handle_timer(1.4)
+
+    assert outbound(kernel) == 0x2000
+    assert ours.next_due(1.4) is None
+
+
+def test_a_redundant_child_is_taken_from_and_never_sent_on() -> None:
+    kernel = FakeKernel()
+    ours, old = with_old_child(kernel)
+    loser, winner = (ours.allocate(PEER.children[0], PEER) for _ in range(2))
+
+    ours.up(agreed(winner, spi_out=0x2000, rekeyed=old))
+    ours.up(agreed(loser, spi_out=0x3000, rekeyed=old, initiator=False, redundant=True))
+    ours.down(old, now=1.0)
+
+    assert outbound(kernel) == 0x2000
+    assert takes(kernel, loser)
+    ours.down(loser, now=2.0)
+    assert not takes(kernel, loser)
+    assert takes(kernel, winner)
+
+
+def test_children_follow_their_ike_sa_through_its_rekey() -> None:
+    kernel = FakeKernel()
+    ours, old = with_old_child(kernel)
+    ours.hand_over(IkeSaId(1), IkeSaId(7))
+    ours.drop(IkeSaId(1))
+    assert takes(kernel, old)
+    ours.drop(IkeSaId(7))
+    assert not kernel.states
+
+
+def test_esp_in_udp_has_its_ports_turned_for_each_direction() -> None:
+    kernel = FakeKernel()
+    ours = installation(kernel)
+    spi = ours.allocate(PEER.children[0], PEER)
+    ours.up(agreed(spi, encapsulation=UdpEncapsulation(local_port=4500, remote_port=61000)))
+    inbound, out = kernel.complete_states()
+    assert inbound.encapsulation == UdpPorts(source=61000, destination=4500)
+    assert out.encapsulation == UdpPorts(source=4500, destination=61000)
