@@ -43,6 +43,7 @@ from hauberk_ike import (
     Event,
     Identity,
     IkeEndpoint,
+    IkeProposal,
     IkeSaDown,
     IkeSaId,
     IkeSaMoved,
@@ -121,6 +122,8 @@ class Sessions:
         """By identity: names can come back with another node behind them."""
         self._hosts: frozenset[IpAddress] = frozenset()
         """All addresses of the peers."""
+        self._acceptable: tuple[IkeProposal, ...] = ()
+        """What any peer may propose: who a stranger is shows only after IKE_SA_INIT."""
         self._links: dict[IkeSaId, NodeUid] = {}
         self._attempts: set[IkeSaId] = set()
         self._found: dict[ReqId, list[StateDump]] = {}
@@ -155,6 +158,7 @@ class Sessions:
                 wall_clock=self._wall_clock,
                 settings=self._settings,
             )
+            self._accept(self._acceptable)
             for pair in self._pairs.values():
                 self._service(pair)
             return
@@ -168,6 +172,8 @@ class Sessions:
     def set_wanted(self, specs: Mapping[NodeUid, PairSpec], now: float) -> None:
         """Makes the pairs those wanted. A pair that is no longer wanted ends at once: DELETE, then its states."""
         self._now = now
+        acceptable = dict.fromkeys(proposal for spec in specs.values() for proposal in spec.config.ike_proposals)
+        self._accept(tuple(acceptable))
         for uid in [uid for uid in self._pairs if uid not in specs]:
             self._end(self._pairs.pop(uid))
         for uid, spec in specs.items():
@@ -178,6 +184,12 @@ class Sessions:
                 self._change(pair, spec)
         self._hosts = frozenset(host for spec in specs.values() for host in spec.peer.place.addresses)
         self._wanted_once = True
+
+    def _accept(self, ike_proposals: tuple[IkeProposal, ...]) -> None:
+        """Where no peer is wanted, strangers are heard by the settings' proposals, and refused by name."""
+        self._acceptable = ike_proposals
+        if self._endpoint is not None and ike_proposals:
+            self._endpoint.accept(ike_proposals)
 
     def forget_found(self) -> list[StateDump]:
         """The states of an earlier run that no pair has claimed by now, given up."""

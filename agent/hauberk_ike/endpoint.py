@@ -14,7 +14,7 @@ The order is a promise to the peer: a responder's `ChildSaUp` (its inbound SA is
 makes the initiator send.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -44,6 +44,7 @@ from hauberk_ike.ike_sa import IkeSa
 from hauberk_ike.lifecycle import State
 from hauberk_ike.numbers import ExchangeType, NotifyType
 from hauberk_ike.path import Path
+from hauberk_ike.proposals import IkeProposal
 from hauberk_ike.wire.header import FLAG_RESPONSE, HEADER, NO_SPI, Header
 from hauberk_ike.wire.message import Contents, build_message, parse_payloads
 from hauberk_ike.wire.payloads import Nonce, Notify
@@ -70,6 +71,7 @@ class IkeEndpoint:
         them all away, to whoever can read what it writes.
         """
         self._settings = settings or EndpointSettings()
+        self._acceptable = self._settings.ike_proposals
         self._context = Context(
             credentials=credentials,
             policy=policy,
@@ -222,6 +224,10 @@ class IkeEndpoint:
         """Uses `credentials` for every authentication from now on; established IKE SAs stay."""
         self._context.use(credentials)
 
+    def accept(self, ike_proposals: Sequence[IkeProposal]) -> None:
+        """Takes these of strangers in IKE_SA_INIT from now on, instead of the settings'."""
+        self._acceptable = tuple(ike_proposals)
+
     def established(self) -> tuple[IkeSaInfo, ...]:
         """All IKE SAs that are authenticated and not being deleted, oldest first."""
         return tuple(sa.info() for sa in self._registry.alive() if sa.state is State.ESTABLISHED and not sa.is_closing)
@@ -271,7 +277,7 @@ class IkeEndpoint:
                     header, Notify(type=NotifyType.COOKIE, data=cookie), local=local, remote=remote
                 )
                 return
-            offer = InitOffer(contents, self._settings.ike_proposals)
+            offer = InitOffer(contents, self._acceptable)
             self._make_half_open(header, data, contents, offer, local=local, remote=remote, now=now)
         except MalformedMessage as error:
             self._refuse(remote, RefusalReason.INVALID_SYNTAX, error)

@@ -10,7 +10,7 @@ from hauberk_api.mesh import NonMembers
 from hauberk_api.names import NodeName
 from hauberk_api.node import Membership, NodeSpec, Role
 from hauberk_api.plan import Phase, Plan, PlannedTunnel
-from hauberk_api.tunnel import Encapsulation, Enforcement, Esp, Ike
+from hauberk_api.tunnel import DEFAULT_IKE_PROPOSALS, Encapsulation, Enforcement, Esp, Ike
 
 TUNNEL = "tunnel-a"
 
@@ -24,6 +24,7 @@ def tunnel(
     dpd_seconds: int = 10,
     rekey_seconds: int = 3600,
     encapsulation: Encapsulation = Encapsulation.AUTO,
+    ike_proposals: tuple[str, ...] = DEFAULT_IKE_PROPOSALS,
 ) -> PlannedTunnel:
     return PlannedTunnel(
         name=f"name of {uid}",
@@ -32,7 +33,7 @@ def tunnel(
         phase=phase,
         enforcement=enforcement,
         encapsulation=encapsulation,
-        ike=Ike(dpd_seconds=dpd_seconds),
+        ike=Ike(proposals=ike_proposals, dpd_seconds=dpd_seconds),
         esp=Esp(rekey_seconds=rekey_seconds),
     )
 

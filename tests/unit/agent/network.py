@@ -20,7 +20,7 @@ from hauberk_agent.roster import Peer, Roster
 from hauberk_agent.sessions import Sessions
 from hauberk_api.names import NodeUid, node_identity
 from hauberk_api.node import NodeSpec
-from hauberk_api.tunnel import Encapsulation
+from hauberk_api.tunnel import DEFAULT_IKE_PROPOSALS, Encapsulation
 from hauberk_ike import Credentials, Datagram, IpAddress, SocketAddress
 from hauberk_xfrm import ReqId, Spi
 from tests.unit.agent.fake_kernel import FakeKernel
@@ -83,7 +83,11 @@ class Party:
 
     def roster(self, members: Sequence[int], **spec: NodeSpec) -> Roster:
         nodes = {f"n{number}": node(number) for number in members}
-        settings = tunnel(rekey_seconds=self.network.rekey_seconds, encapsulation=self.network.encapsulation)
+        settings = tunnel(
+            rekey_seconds=self.network.rekey_seconds,
+            encapsulation=self.network.encapsulation,
+            ike_proposals=self.network.ike_proposals,
+        )
         return roster(self.name, plan(settings), **{**nodes, **spec})
 
     def want(self, members: Sequence[int]) -> None:
@@ -126,6 +130,7 @@ class Network:
         self.loss = loss
         self.now = 1000.0
         self.encapsulation = Encapsulation.AUTO
+        self.ike_proposals: tuple[str, ...] = DEFAULT_IKE_PROPOSALS
         self.nat_ports: dict[IpAddress, int] = {}
         """By node: the port outside that its port 4500 is mapped to."""
         self.parties = [Party(self, number) for number in range(1, size + 1)]

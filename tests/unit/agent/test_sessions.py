@@ -32,6 +32,18 @@ def test_a_new_tunnel_is_up_within_a_second() -> None:
             assert pair.current.ours == (party.name < pair.name)
 
 
+@pytest.mark.parametrize("proposal", ["aes128ccm16-prfsha512-ecp384", "aes256-sha256-modp2048"])
+def test_what_a_tunnel_proposes_strangers_may_propose(proposal: str) -> None:
+    network = Network(2)
+    network.ike_proposals = (proposal,)
+    network.start()
+    network.run_until(network.connected, limit=1.0)
+    for party in network.parties:
+        (pair,) = party.alive.pairs
+        assert pair.current is not None
+        assert pair.current.proposal == proposal
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_both_ends_begin_at_once(seed: int) -> None:
     network = Network(2, seed=seed)
