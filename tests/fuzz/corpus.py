@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from random import Random
 from typing import Final
 
+from hauberk_diagnose.capture import read_frames
+from hauberk_ike.negotiation import offer_ike
 from hauberk_ike.numbers import ExchangeType, NotifyType, PayloadType, Protocol
 from hauberk_ike.wire.header import FLAG_INITIATOR, FLAG_RESPONSE, HEADER, Header
 from hauberk_ike.wire.message import GENERIC, KnownPayload, build_payloads
-from hauberk_ike.wire.payloads import Delete, Nonce, Notify
+from hauberk_ike.wire.payloads import Delete, KeyExchangePayload, Nonce, Notify
 from tests.fuzz.endpoint import EXCHANGES, Deed, Scene, Situation
 from tests.fuzz.script import Writer
-from tests.unit.ike.raw_peer import RawPeer
+from tests.unit.ike.raw_peer import DEFAULT, RawPeer
 
 
 def seeds() -> Mapping[str, list[bytes]]:
     """By target."""
-    return {"endpoint": list(_endpoint()), "parsers": list(_parsers())}
+    return {"capture": list(_captures()), "endpoint": list(_endpoint()), "parsers": list(_parsers())}
 
 
 def mutants(data: bytes, count: int, chance: Random) -> Iterator[bytes]:
@@ -42,6 +46,13 @@ def mutants(data: bytes, count: int, chance: Random) -> Iterator[bytes]:
 
 
 _CHILDREN: Final = ExchangeType.CREATE_CHILD_SA
+_RECORDED: Final = Path(__file__).parents[1] / "unit" / "diagnose" / "recorded"
+_ETHERNET: Final = 1
+_PCAP_START: Final = struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, _ETHERNET)
+# A section header of unknown length, and a description of one interface.
+_PCAPNG_START: Final = struct.pack("<IIIHHqI", 0x0A0D0D0A, 28, 0x1A2B3C4D, 1, 0, -1, 28) + struct.pack(
+    "<IIHHII", 1, 20, _ETHERNET, 0, 65535, 20
+)
 
 
 def _endpoint() -> Iterator[bytes]:
@@ -69,7 +80,7 @@ def _endpoint() -> Iterator[bytes]:
                 for response in (0, FLAG_RESPONSE):
                     for message_id in (0, 1, 2):
                         yield _sealed(situation, exchange, payloads, message_id, flags | response)
-        for wish in range(4):
+        for wish in range(7):
             yield Writer().number(situation).number(Deed.WISH).number(wish).number(Deed.WAIT).number(255).done()
 
 
@@ -83,6 +94,11 @@ def _conversation(peer: RawPeer) -> Iterable[tuple[ExchangeType, list[KnownPaylo
         _CHILDREN,
         [Notify(type=NotifyType.REKEY_SA, protocol=Protocol.ESP, spi=bytes(4)), *peer.child_payloads(), nonce],
     )
+    rekeyed = Notify(type=NotifyType.REKEY_SA, protocol=Protocol.ESP, spi=(0x5001).to_bytes(4))
+    yield _CHILDREN, [rekeyed, *peer.child_payloads(spi=0x6002), nonce]
+    key_exchange = KeyExchangePayload(method=DEFAULT.key_exchange[0].transform_id, data=peer.key_pair.public)
+    yield _CHILDREN, [offer_ike((DEFAULT,), b"SPI of 8"), nonce, key_exchange]
+    yield ExchangeType.IKE_FOLLOWUP_KE, [key_exchange, Notify(type=NotifyType.ADDITIONAL_KEY_EXCHANGE, data=b"link")]
     yield _CHILDREN, [Notify(type=NotifyType.NO_ADDITIONAL_SAS)]
     yield _CHILDREN, [Notify(type=NotifyType.TEMPORARY_FAILURE)]
     yield ExchangeType.INFORMATIONAL, []
@@ -107,6 +123,23 @@ def _write_chain(script: Writer, first: int, chain: bytes) -> None:
     script.number(len(payloads))
     for kind, body in payloads:
         script.number(kind).number(0).text(body)
+
+
+def _captures() -> Iterator[bytes]:
+    capture, log = (_RECORDED / name for name in ("handshake.pcap", "handshake.keys"))
+    data = capture.read_bytes()
+    yield Writer().text(data).text(log.read_bytes()).done()
+    with capture.open("rb") as file:
+        frames = list(read_frames(file))
+    for frame in frames:
+        record = struct.pack("<IIII", 1, 2, len(frame.data), frame.wire_length) + frame.data
+        for start in (_PCAP_START, struct.pack("<IHHIIII", 0xA1B23C4D, 2, 4, 0, 0, 65535, frame.link_type)):
+            yield Writer().text(start + record).text(b"").done()
+        block = struct.pack("<IIIII", 0, 0, 0, len(frame.data), frame.wire_length) + frame.data
+        block += bytes(-len(block) % 4)
+        length = struct.pack("<I", len(block) + 12)
+        enhanced = struct.pack("<I", 6) + length + block + length
+        yield Writer().text(_PCAPNG_START + enhanced).text(log.read_bytes()).done()
 
 
 def _parsers() -> Iterator[bytes]:

@@ -20,7 +20,7 @@ from tests.fuzz.script import Script
 from tests.unit.ike.party import ALICE, BOB, Pair, child
 from tests.unit.ike.raw_peer import RawPeer
 
-EXCHANGES: Final = (34, 35, 36, 37, 43, 44)
+EXCHANGES: Final = tuple(ExchangeType)
 MAX_DEEDS: Final = 24
 _MAX_TIMERS: Final = 200
 _LONG: Final = 10_000.0
@@ -103,11 +103,14 @@ class Scene:
             return
         handle = established[-1].ike_sa
         children = established[-1].children
-        wishes: list[Callable[[], None]] = [
+        wishes: list[Callable[[], object]] = [
             lambda: endpoint.create_child(handle, child(label="tunnel-2"), now=self.now),
             lambda: endpoint.delete(handle, now=self.now),
             lambda: endpoint.delete_child(handle, children[0].spi_in if children else 0, now=self.now),
             lambda: endpoint.forget(handle),
+            lambda: endpoint.rekey_child(handle, children[0].spi_in if children else 0, now=self.now),
+            lambda: endpoint.rekey_ike(handle, now=self.now),
+            lambda: endpoint.reauthenticate(handle, now=self.now),
         ]
         try:
             wishes[what % len(wishes)]()
