@@ -7,7 +7,7 @@ import hashlib
 import heapq
 from collections.abc import Callable, Iterable
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hauberk_ike.config import EndpointSettings
 from hauberk_ike.datagram import SocketAddress
@@ -20,11 +20,13 @@ from hauberk_ike.wire.header import NO_SPI
 if TYPE_CHECKING:
     from hauberk_ike.ike_sa import IkeSa
 
+_MAX_STALE: Final = 64
+
 
 class Registry:
     """Every change to an IKE SA ends in `settle`."""
 
-    __slots__ = ("_by_handle", "_by_spi", "_entropy", "_first_requests", "_handles", "_wake_ups", "half_open")
+    __slots__ = ("_by_handle", "_by_spi", "_entropy", "_first_requests", "_handles", "_stale", "_wake_ups", "half_open")
 
     def __init__(self, settings: EndpointSettings, entropy: Callable[[int], bytes]) -> None:
         self._entropy = entropy
@@ -38,6 +40,7 @@ class Registry:
         self.half_open = HalfOpenTable(settings)
         self._wake_ups: list[tuple[float, int, IkeSa]] = []
         """A heap; an entry whose time is not its IKE SA's `scheduled_at` is stale."""
+        self._stale = 0
 
     def new_handle(self) -> IkeSaId:
         """One that was never used before."""
@@ -93,12 +96,11 @@ class Registry:
             self._by_handle.pop(sa.handle, None)
             if sa.expires_at is None:
                 self._by_spi.pop(sa.our_spi, None)
-                sa.scheduled_at = None
+                self._schedule(sa, None)
                 return
         due = sa.deadline()
         if due is not None and (sa.scheduled_at is None or due < sa.scheduled_at):
-            sa.scheduled_at = due
-            heapq.heappush(self._wake_ups, (due, sa.handle, sa))
+            self._schedule(sa, due)
 
     def next_wake_up(self) -> float | None:
         """When the first of them has something to do."""
@@ -107,6 +109,7 @@ class Registry:
             if sa.scheduled_at == due:
                 return due
             heapq.heappop(self._wake_ups)
+            self._stale -= 1
         return None
 
     def take_due(self, now: float) -> "IkeSa | None":
@@ -117,6 +120,20 @@ class Registry:
         sa = heapq.heappop(self._wake_ups)[2]
         sa.scheduled_at = None
         return sa
+
+    def _schedule(self, sa: "IkeSa", due: float | None) -> None:
+        """Wakes an IKE SA at `due` and at no other time. Stale entries are swept out before they are most of the heap.
+
+        They hold IKE SAs that are gone: in a flood, many more than there may be.
+        """
+        self._stale += sa.scheduled_at is not None
+        sa.scheduled_at = due
+        if due is not None:
+            heapq.heappush(self._wake_ups, (due, sa.handle, sa))
+        if self._stale > _MAX_STALE and 2 * self._stale > len(self._wake_ups):
+            self._wake_ups = [entry for entry in self._wake_ups if entry[2].scheduled_at == entry[0]]
+            heapq.heapify(self._wake_ups)
+            self._stale = 0
 
 
 def _digest(request: bytes) -> bytes:

@@ -26,6 +26,8 @@ _REMEMBERED_LENGTH: Final = 512
 MAX_PROPOSALS: Final = 64
 MAX_TRANSFORMS: Final = 255
 """Over all proposals of a payload."""
+MAX_ATTRIBUTES_LENGTH: Final = 64
+"""Of a transform. Its one attribute that is in use takes 4 bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,8 @@ class Transform:
         key_bits: int | None = None
         unsupported = False
         offset, end = 0, len(attributes)
+        if end > MAX_ATTRIBUTES_LENGTH:
+            raise MalformedMessage("a transform with too many attributes")
         while offset < end:
             if end - offset < ATTRIBUTE.size:
                 raise MalformedMessage("a transform's attribute is cut off")
