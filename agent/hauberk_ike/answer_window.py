@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from hauberk_ike.datagram import SocketAddress
 from hauberk_ike.error_notify import error_notify
 from hauberk_ike.errors import MalformedMessage, ProtocolError
+from hauberk_ike.exchanges import ike_intermediate
 from hauberk_ike.exchanges.answers import ANSWERS
 from hauberk_ike.exchanges.exchange import Inbound
-from hauberk_ike.lifecycle import ANSWERED
 from hauberk_ike.numbers import ExchangeType
 from hauberk_ike.wire.header import FLAG_INITIATOR, FLAG_RESPONSE, Header
 from hauberk_ike.wire.message import Contents, parse_payloads
@@ -52,7 +52,7 @@ class AnswerWindow:
             if _digest(data) == self._request_digest:
                 sa.send(self._answer, local=local, remote=remote)
             return
-        if header.message_id != self._expected_id or header.exchange_type not in ANSWERED[sa.state]:
+        if header.message_id != self._expected_id or not sa.hears(header.exchange_type):
             return
         try:
             first, chain = sa.protection.open(header, data)
@@ -60,10 +60,11 @@ class AnswerWindow:
             return
         sa.heard(local, remote, now)
         self._expected_id += 1
+        message: Inbound | None = None
         broken: ProtocolError | None = None
         try:
             contents = Contents(parse_payloads(first, chain))
-            message = Inbound(header, data, contents, local=local, remote=remote)
+            message = Inbound(header, data, contents, local=local, remote=remote, chain=(first, chain))
             payloads = ANSWERS[header.exchange_type](sa, message, now)
         except ProtocolError as error:
             payloads = [error_notify(error)]
@@ -79,6 +80,8 @@ class AnswerWindow:
             payloads=payloads,
         )
         sa.send(self._answer, local=local, remote=remote)
+        if header.exchange_type == ExchangeType.IKE_INTERMEDIATE and broken is None and message is not None:
+            ike_intermediate.answered(sa, message, self._answer, payloads)
         sa.answered(broken, remote, now)
 
 

@@ -31,10 +31,11 @@ from hauberk_ike.events import (
 from hauberk_ike.exchanges import informational
 from hauberk_ike.exchanges.exchange import Exchange
 from hauberk_ike.exchanges.followup_ke import Pending
+from hauberk_ike.exchanges.ike_intermediate import Intermediate
 from hauberk_ike.exchanges.rekey_child import RekeyChild
 from hauberk_ike.exchanges.rekey_ike import RekeyIke
 from hauberk_ike.keys import IkeKeys
-from hauberk_ike.lifecycle import TRANSITIONS, State, Step
+from hauberk_ike.lifecycle import ANSWERED, TRANSITIONS, State, Step
 from hauberk_ike.numbers import ExchangeType
 from hauberk_ike.path import Path, follow
 from hauberk_ike.proposals import IkeProposal
@@ -72,6 +73,7 @@ class IkeSa:
         "deleting",
         "established_at",
         "expires_at",
+        "full_transcript",
         "handle",
         "hint",
         "identity",
@@ -80,6 +82,7 @@ class IkeSa:
         "init_request",
         "initiator",
         "int_auth",
+        "intermediate",
         "is_counted",
         "is_reported",
         "keys",
@@ -136,6 +139,10 @@ class IkeSa:
         self.init_answer = b""
         self.int_auth = b""
         """What IKE_INTERMEDIATE exchanges add to what AUTH covers (RFC 9242 section 3.3.2)."""
+        self.intermediate: Intermediate | None = None
+        """The additional key exchanges before IKE_AUTH, if there are any."""
+        self.full_transcript = False
+        """Whether AUTH covers both IKE_SA_INIT messages (draft-ietf-ipsecme-ikev2-downgrade-prevention)."""
         self.init_key: tuple[SocketAddress, bytes] | None = None
         """Under what the endpoint remembers a responder's first request."""
         self.is_counted = False
@@ -324,6 +331,14 @@ class IkeSa:
         )
         self.plan_rekey(now)
         self.requests.authenticated()
+
+    def hears(self, exchange_type: int) -> bool:
+        """Whether requests of an exchange are answered now; others are met with silence."""
+        if exchange_type == ExchangeType.IKE_INTERMEDIATE and (
+            self.intermediate is None or not self.intermediate.methods
+        ):
+            return False
+        return exchange_type in ANSWERED[self.state]
 
     @property
     def doing(self) -> Doing:

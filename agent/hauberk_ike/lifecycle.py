@@ -1,9 +1,10 @@
 """The life of an IKE SA, as one table.
 
 Theory of operation. An initiator sends IKE_SA_INIT (INITIATING); what comes back is not authenticated, so errors
-are hints and the attempt goes on until its retransmissions are used up. With keys agreed it sends IKE_AUTH
-(AUTHENTICATING), and verifies the responder before anything else happens. A responder makes its IKE SA when it answers
-IKE_SA_INIT (HALF_OPEN), and will hear IKE_AUTH only. Both are then ESTABLISHED.
+are hints and the attempt goes on until its retransmissions are used up. With keys agreed it sends IKE_INTERMEDIATE as
+often as there are additional key exchanges, and then IKE_AUTH (AUTHENTICATING), and verifies the responder before
+anything else happens. A responder makes its IKE SA when it answers IKE_SA_INIT (HALF_OPEN), and will hear those two
+only. Both are then ESTABLISHED.
 
 A rekey makes a new IKE SA out of one that is ESTABLISHED: it is SPARE until it inherits that one's CHILD SAs, which
 makes it ESTABLISHED itself and the old one REPLACED. A SPARE one that loses a collision of two rekeys is deleted; a
@@ -82,7 +83,7 @@ _SECURED: Final = frozenset({ExchangeType.CREATE_CHILD_SA, ExchangeType.INFORMAT
 ANSWERED: Final[dict[State, frozenset[int]]] = {
     State.INITIATING: frozenset(),
     State.AUTHENTICATING: frozenset(),
-    State.HALF_OPEN: frozenset({ExchangeType.IKE_AUTH}),
+    State.HALF_OPEN: frozenset({ExchangeType.IKE_INTERMEDIATE, ExchangeType.IKE_AUTH}),
     State.ESTABLISHED: _SECURED,
     State.SPARE: _SECURED,
     State.REPLACED: _SECURED,

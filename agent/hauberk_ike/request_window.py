@@ -13,6 +13,7 @@ from hauberk_ike.datagram import SocketAddress
 from hauberk_ike.errors import ProtocolError
 from hauberk_ike.events import DownReason
 from hauberk_ike.exchanges.exchange import Exchange, Inbound
+from hauberk_ike.exchanges.ike_intermediate import IkeIntermediate
 from hauberk_ike.lifecycle import State
 from hauberk_ike.numbers import ExchangeType
 from hauberk_ike.retransmission import Retransmission
@@ -157,7 +158,8 @@ class RequestWindow:
         sa.heard(local, remote, now)
         try:
             contents = Contents(parse_payloads(first, chain))
-            outstanding.exchange.process(sa, Inbound(header, data, contents, local=local, remote=remote), now)
+            message = Inbound(header, data, contents, local=local, remote=remote, chain=(first, chain))
+            outstanding.exchange.process(sa, message, now)
         except ProtocolError as error:
             outstanding.exchange.abandon(sa, str(error))
             if sa.state in (State.REJECTING, State.DEAD):
@@ -218,5 +220,7 @@ class RequestWindow:
                 message_id=message_id,
                 payloads=payloads,
             )
+        if isinstance(exchange, IkeIntermediate):
+            exchange.sent(data, payloads)
         self._outstanding = Retransmission(exchange, message_id, data, sa.context.settings, now=now)
         sa.send(data)

@@ -14,13 +14,24 @@ if TYPE_CHECKING:
 
 
 class Inbound:
-    """A message that was received: the bytes, where they came from, and what is in them."""
+    """A message that was received: the bytes, where they came from, and what is in them.
 
-    __slots__ = ("contents", "data", "header", "local", "remote")
+    `chain` is what was in an encrypted one, unparsed, after the type of its first payload.
+    """
+
+    __slots__ = ("chain", "contents", "data", "header", "local", "remote")
 
     def __init__(
-        self, header: Header, data: bytes, contents: Contents, *, local: SocketAddress, remote: SocketAddress
+        self,
+        header: Header,
+        data: bytes,
+        contents: Contents,
+        *,
+        local: SocketAddress,
+        remote: SocketAddress,
+        chain: tuple[int, bytes] = (0, b""),
     ) -> None:
+        self.chain = chain
         self.header = header
         self.data = data
         self.contents = contents

@@ -29,6 +29,7 @@ from hauberk_ike.lifecycle import Step
 from hauberk_ike.negotiation import permits_ike
 from hauberk_ike.numbers import AuthMethod, ExchangeType, NotifyType, notify_name
 from hauberk_ike.trust import TrustStore
+from hauberk_ike.wire.header import NO_SPI
 from hauberk_ike.wire.message import Contents, KnownPayload
 from hauberk_ike.wire.payloads import (
     Authentication,
@@ -176,10 +177,16 @@ def _own(sa: "IkeSa", peer: PeerConfig) -> tuple[Identity, CertifiedKey | PreSha
 
 
 def _octets(sa: "IkeSa", identity: Identification, *, by_initiator: bool) -> bytes:
-    """What the AUTH payload of either side covers."""
+    """What the AUTH payload of either side covers.
+
+    With IKE_SA_INIT_FULL_TRANSCRIPT_AUTH it is eight zeros, which no IKE SA has for an SPI, the IKE_SA_INIT message
+    that its prover has received, and the one that it has sent: so neither end believes in another offer or choice than
+    the other (draft-ietf-ipsecme-ikev2-downgrade-prevention).
+    """
+    sent, received = (sa.init_request, sa.init_answer) if by_initiator else (sa.init_answer, sa.init_request)
     return authentication.signed_octets(
         sa.keys.prf,
-        message=sa.init_request if by_initiator else sa.init_answer,
+        message=NO_SPI + received + sent if sa.full_transcript else sent,
         peer_nonce=sa.nonce_r if by_initiator else sa.nonce_i,
         sk_p=sa.keys.sk_pi if by_initiator else sa.keys.sk_pr,
         identity=identity,
@@ -242,7 +249,8 @@ def _authenticated(sa: "IkeSa", identity: Identity, leaf: x509.Certificate | Non
         sa.certificate_serial = leaf.serial_number
         sa.certificate_not_after = leaf.not_valid_after_utc
     # What AUTH was made of has no further use.
-    sa.init_request = sa.init_answer = b""
+    sa.init_request = sa.init_answer = sa.int_auth = b""
+    sa.intermediate = None
 
 
 def _initial_contact(contents: Contents) -> bool:

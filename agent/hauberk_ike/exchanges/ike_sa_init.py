@@ -9,8 +9,9 @@ from hauberk_ike.authentication import HASH_ALGORITHMS, parse_hash_algorithms
 from hauberk_ike.collision import Doing
 from hauberk_ike.config import PeerConfig
 from hauberk_ike.errors import ExchangeRefused, MalformedMessage
+from hauberk_ike.exchanges import ike_intermediate
 from hauberk_ike.exchanges.exchange import Inbound
-from hauberk_ike.exchanges.ike_auth import IkeAuth
+from hauberk_ike.exchanges.ike_intermediate import Intermediate
 from hauberk_ike.key_exchange import KeyPair, check_public_value, generate_key_pair, respond
 from hauberk_ike.keys import derive_ike_keys
 from hauberk_ike.lifecycle import Step
@@ -30,6 +31,10 @@ NONCE_LENGTH: Final = 32
 MAX_COOKIE: Final = 64
 MAX_RETRIES: Final = 5
 """Requests sent anew for COOKIE or INVALID_KE_PAYLOAD, together: both are unauthenticated, so they must not loop."""
+
+
+_FULL_TRANSCRIPT: Final = Notify(type=NotifyType.IKE_SA_INIT_FULL_TRANSCRIPT_AUTH)
+_INTERMEDIATE: Final = Notify(type=NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED)
 
 
 class IkeSaInit:
@@ -61,8 +66,11 @@ class IkeSaInit:
             Nonce(data=sa.nonce_i),
             *_nat_notifies(sa, NO_SPI),
             Notify(type=NotifyType.SIGNATURE_HASH_ALGORITHMS, data=HASH_ALGORITHMS),
+            _FULL_TRANSCRIPT,
             vendor.HAUBERK,
         )
+        if any(proposal.additional for proposal in self._peer.ike_proposals):
+            payloads.append(_INTERMEDIATE)
         return payloads
 
     def process(self, sa: "IkeSa", message: Inbound, now: float) -> None:
@@ -83,6 +91,8 @@ class IkeSaInit:
             raise MalformedMessage("the answer's key exchange is not the one that was asked for")
         if message.header.spi_r == sa.spi_i or nonce == sa.nonce_i or public.data == key_pair.public:
             raise MalformedMessage("our own SPI, nonce or key came back")
+        if proposal.additional_methods and contents.notify(NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED) is None:
+            raise MalformedMessage("additional key exchanges, but no way to do them in the answer")
         found = _detect_nat(message)
         sa.path.check_initiator(found)
         install_keys(
@@ -96,7 +106,7 @@ class IkeSaInit:
         learn(sa, message)
         sa.path.learn_initiator(found)
         sa.advance(Step.KEYS_AGREED)
-        sa.start(IkeAuth(self._peer), now)
+        ike_intermediate.begin(sa, self._peer, now)
 
     def abandon(self, sa: "IkeSa", reason: str) -> None:
         """Nothing was taken."""
@@ -146,6 +156,8 @@ def install_keys(sa: "IkeSa", proposal: IkeProposal, *, shared: bytes, spi_r: by
     sa.nonce_r = nonce_r
     keys = derive_ike_keys(proposal, shared=shared, nonce_i=sa.nonce_i, nonce_r=nonce_r, spi_i=sa.spi_i, spi_r=spi_r)
     sa.use_keys(proposal, keys)
+    if proposal.additional_methods:
+        sa.intermediate = Intermediate(proposal.additional_methods)
 
 
 def learn(sa: "IkeSa", message: Inbound) -> None:
@@ -154,6 +166,8 @@ def learn(sa: "IkeSa", message: Inbound) -> None:
     hashes = contents.notify(NotifyType.SIGNATURE_HASH_ALGORITHMS)
     sa.peer_hashes = parse_hash_algorithms(hashes.data) if hashes is not None else frozenset()
     sa.peer_is_hauberk = vendor.is_hauberk(contents)
+    # We say it in every message of ours (a responder, as the draft wants it, whether it was asked or not).
+    sa.full_transcript = contents.notify(NotifyType.IKE_SA_INIT_FULL_TRANSCRIPT_AUTH) is not None
     sa.peer_childless = contents.notify(NotifyType.CHILDLESS_IKEV2_SUPPORTED) is not None
 
 
@@ -179,6 +193,8 @@ class InitOffer:
         public = contents.one(KeyExchangePayload)
         self.nonce_i = contents.one(Nonce).data
         self.proposal, _, self.answer = negotiation.choose_ike(offered, acceptable)
+        if self.proposal.additional_methods and contents.notify(NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED) is None:
+            raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, "additional key exchanges, but no way to do them")
         method = self.proposal.key_exchange[0]
         if public.method != method.transform_id:
             raise ExchangeRefused(
@@ -208,6 +224,8 @@ def answer(sa: "IkeSa", offer: InitOffer, message: Inbound) -> None:
             *_nat_notifies(sa, sa.spi_r),
             Notify(type=NotifyType.SIGNATURE_HASH_ALGORITHMS, data=HASH_ALGORITHMS),
             Notify(type=NotifyType.CHILDLESS_IKEV2_SUPPORTED),
+            _FULL_TRANSCRIPT,
+            *([_INTERMEDIATE] if offer.proposal.additional_methods else []),
             *([sa.context.trust.request] if sa.context.trust is not None else []),
             vendor.HAUBERK,
         ),

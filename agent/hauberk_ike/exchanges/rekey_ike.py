@@ -91,7 +91,11 @@ class RekeyIke:
         if sa.race is not None:
             sa.race.own = self._secrets.lowest_nonce
         methods = proposal.additional_methods
-        if methods:
+        if methods and not self.goes_on(sa):
+            # Ours is lost, and there is no new IKE SA to delete.
+            sa.race = None
+            self._yield_to_spare(sa, now)
+        elif methods:
             sa.requests.add_first(sa, FollowUpKe(self, self._secrets, methods, contents), now)
         else:
             self.complete(sa, now)

@@ -38,7 +38,8 @@ KINDS = (
     Kind(),
     Kind(esp="aes128gcm16-x25519-esn"),
     Kind(loss=0.0),
-    Kind(ike="aes128gcm16-prfsha256-x25519", esp="aes128gcm16-x25519-ke1_ecp256-esn"),
+    Kind(esp="aes128gcm16-x25519-ke1_ecp256-esn"),
+    Kind(ike="aes128gcm16-prfsha256-x25519-ke1_ecp256"),
 )
 
 
