@@ -25,6 +25,9 @@ CIPHERS: Final = (
     "aes256gcm16-prfsha384",
     "aes128ccm16-prfsha256",
     "aes256ccm16-prfsha512",
+    "aes128-sha256",
+    "aes192-sha384",
+    "aes256-sha512",
 )
 
 
