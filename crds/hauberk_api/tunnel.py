@@ -12,7 +12,8 @@ from pydantic import Field
 
 from hauberk_api.model import Model
 
-DEFAULT_IKE_PROPOSALS: Final = ("aes256gcm16-prfsha384-x25519", "aes128gcm16-prfsha256-x25519")
+DEFAULT_IKE_PROPOSALS: Final = ("aes256gcm16-prfsha384-x25519-ke1_mlkem768",)
+"""Hybrid, and nothing else: traffic that is recorded today stays secret when X25519 falls."""
 DEFAULT_ESP_PROPOSALS: Final = ("aes128gcm16-esn", "aes256gcm16-esn")
 
 

@@ -204,6 +204,10 @@ def test_all_algorithms_that_the_agent_has_are_admitted() -> None:
     beside = ["-".join(pair) for pair in product(ENCRYPTIONS.keys() - ciphers, INTEGRITIES)]
     for words in (*product(ciphers, PRFS, KEY_EXCHANGES), *product(beside, PRFS, KEY_EXCHANGES)):
         assert _pattern("ike").search("-".join(words)), words
+    classical = [method for method in KEY_EXCHANGES if not method.startswith("mlkem")]
+    hybrid = [f"ke1_{method}" for method in KEY_EXCHANGES if method.startswith("mlkem")]
+    for words in product((ciphers[0], beside[0]), PRFS, classical, hybrid):
+        assert _pattern("ike").search("-".join(words)), words
     for words in product((*ciphers, *beside), ESNS):
         assert _pattern("esp").search("-".join(words)), words
 
