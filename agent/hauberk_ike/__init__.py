@@ -13,7 +13,14 @@ from hauberk_ike.config import (
     PeerConfig,
     PeerPolicy,
 )
-from hauberk_ike.credentials import CertifiedKey, Credentials, PeerAuthentication, PreSharedKey, Trust
+from hauberk_ike.credentials import (
+    CertificateProfile,
+    CertifiedKey,
+    Credentials,
+    PeerAuthentication,
+    PreSharedKey,
+    Trust,
+)
 from hauberk_ike.datagram import Datagram, IpAddress, SocketAddress, parse_host
 from hauberk_ike.encapsulation import UdpEncapsulation
 from hauberk_ike.endpoint import IkeEndpoint
@@ -41,6 +48,7 @@ from hauberk_ike.proposals import EspProposal, IkeProposal
 from hauberk_ike.selectors import TrafficSelector
 
 __all__ = [
+    "CertificateProfile",
     "CertifiedKey",
     "ChildConfig",
     "ChildSaDown",

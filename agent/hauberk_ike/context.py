@@ -59,6 +59,7 @@ class Context:
         self.outbox: list[Datagram] = []
         self.decoy = PreSharedKey(secret=entropy(32))
         """What the proof of somebody unknown is compared with: nobody has it, and it takes the usual time."""
+        self.trust: TrustStore | None = None
         self._stores: dict[Trust, TrustStore] = {}
         self.use(credentials)
 
@@ -71,21 +72,23 @@ class Context:
     def use(self, credentials: Credentials | None) -> None:
         """Authenticate with these from now on; with None only peers that have all they need in their configuration."""
         self.credentials = credentials
-        self.trust = TrustStore(credentials.trust) if credentials is not None else None
+        if credentials is None:
+            self.trust = None
+        elif self.trust is None or self.trust.trust != credentials.trust:
+            self.trust = TrustStore(credentials.trust)
 
     def log_keys(self, proposal: IkeProposal, keys: IkeKeys, *, spi_i: bytes, spi_r: bytes) -> None:
         """An IKE SA has its keys, or new ones: whoever asked for a key log (`hauberk_ike.key_log`) gets its line."""
         if self.key_log is not None:
             self.key_log(build_line(proposal, keys, spi_i=spi_i, spi_r=spi_r))
 
-    def local(self, peer: PeerConfig | None) -> tuple[Identity | None, CertifiedKey | PreSharedKey | None]:
+    def local(self, peer: PeerConfig | None) -> tuple[Identity | None, tuple[CertifiedKey, ...] | PreSharedKey | None]:
         """Who we are to a peer, or to strangers, and with what we prove it. None: we have no such thing."""
         wanted = (peer.authentication if peer is not None else None) or AS_THE_ENDPOINT
         default = self.credentials
-        return (
-            wanted.local_identity or (default.identity if default is not None else None),
-            wanted.local or (default.key if default is not None else None),
-        )
+        identity = wanted.local_identity or (default.identity if default is not None else None)
+        local = wanted.local or (default.keys if default is not None else None)
+        return identity, (local,) if isinstance(local, CertifiedKey) else local
 
     def remote(self, peer: PeerConfig | None) -> TrustStore | PreSharedKey | None:
         """What a peer's proof, or a stranger's, is judged by."""

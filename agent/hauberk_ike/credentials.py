@@ -4,14 +4,17 @@ An endpoint has one set of `Credentials` for all its peers. A peer that is to be
 pre-shared key, says so in its `PeerConfig.authentication`. Secrets are in no `repr`.
 """
 
+import hashlib
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hauberk_ike.identity import Identity
+from hauberk_ike.signature import PrivateKey, SignatureScheme, schemes_for, unfit
 from hauberk_ike.wire.payloads import CertificatePayload
 
 MIN_SECRET_BYTES: Final = 8
@@ -40,65 +43,107 @@ class PreSharedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertifiedKey:
-    """A P-256 or P-384 key with its certificates, leaf first. Raises ValueError for anything else."""
+    """A key with its certificates, leaf first: ECDSA on P-256, P-384 or P-521, RSA, Ed25519, or ML-DSA-65.
 
-    private_key: ec.EllipticCurvePrivateKey = field(repr=False)
+    `roots` may hold the authority above the chain, by which a peer's CERTREQ finds this key among several; it is not
+    sent. Raises ValueError for another kind of key, an RSA key of less than 2,048 or more than 8,192 bits, no
+    certificate, or one that is not the key's.
+    """
+
+    private_key: PrivateKey = field(repr=False)
     certificate_chain: tuple[x509.Certificate, ...]
+    roots: tuple[x509.Certificate, ...] = ()
+    schemes: tuple[SignatureScheme, ...] = field(init=False, repr=False, compare=False)
+    """How it signs, best first."""
     payloads: tuple[CertificatePayload, ...] = field(init=False, repr=False, compare=False)
     """The chain's CERT payloads."""
+    authorities: frozenset[bytes] = field(init=False, repr=False, compare=False)
+    """The authorities above its leaf, as a CERTREQ names them."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.private_key.curve, (ec.SECP256R1, ec.SECP384R1)):
-            raise ValueError(f"keys are P-256 or P-384, not {self.private_key.curve.name}")
+        schemes = schemes_for(self.private_key)
         if not self.certificate_chain:
             raise ValueError("a key needs a certificate")
         if self.certificate_chain[0].public_key() != self.private_key.public_key():
             raise ValueError("the first certificate is not the private key's")
+        above = self.certificate_chain[1:]
+        top = self.certificate_chain[-1].issuer
+        authorities = frozenset(
+            authority_id(each) for each in (*above, *(root for root in self.roots if root.subject == top))
+        )
         payloads = tuple(CertificatePayload.x509(each.public_bytes(Encoding.DER)) for each in self.certificate_chain)
+        object.__setattr__(self, "schemes", schemes)
         object.__setattr__(self, "payloads", payloads)
+        object.__setattr__(self, "authorities", authorities)
+
+
+class CertificateProfile(Enum):
+    """What a peer's certificate has to be like, beyond leading to a root."""
+
+    MESH = "mesh"
+    """As nodes' are: for client authentication if it names any purpose (nodes have both, and none is a web server)."""
+    RFC4945 = "RFC 4945"
+    """As gateways' are: for no purpose in particular, or for IKE, any, or TLS; without key identifiers if need be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """Whose certificates are believed. Raises ValueError for no root."""
+    """Whose certificates are believed, and which. Raises ValueError for no root, or one that verifies nothing here.
+
+    `ml_dsa`: peers may have ML-DSA-65 keys, which is by a draft still (draft-ietf-ipsecme-ikev2-pqc-auth).
+    """
 
     roots: tuple[x509.Certificate, ...]
+    profile: CertificateProfile = CertificateProfile.MESH
+    ml_dsa: bool = False
 
     def __post_init__(self) -> None:
         if not self.roots:
             raise ValueError("there is nobody to trust: no root")
+        for root in self.roots:
+            key = root.public_key()
+            refusal = unfit(key)
+            if isinstance(key, ed25519.Ed25519PublicKey):
+                refusal = "certificates that an Ed25519 key has signed can't be verified"
+            if refusal is not None:
+                raise ValueError(f"a root is of no use: {refusal}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Who an endpoint is: an identity, a key, its certificates (leaf first), and whom it trusts.
+    """Who an endpoint is: an identity, a key, its certificates (leaf first), and whom it trusts (see Trust).
 
-    Raises ValueError for a key or certificates that CertifiedKey does not take, or for no root.
+    `further_keys` are for peers that ask for other authorities, or can't verify the first key's signatures. Raises
+    ValueError for what CertifiedKey or Trust does not take.
     """
 
     identity: Identity
-    private_key: ec.EllipticCurvePrivateKey = field(repr=False)
+    private_key: PrivateKey = field(repr=False)
     certificate_chain: tuple[x509.Certificate, ...]
     roots: tuple[x509.Certificate, ...]
-    key: CertifiedKey = field(init=False, repr=False, compare=False)
+    further_keys: tuple[CertifiedKey, ...] = ()
+    profile: CertificateProfile = CertificateProfile.MESH
+    ml_dsa: bool = False
+    keys: tuple[CertifiedKey, ...] = field(init=False, repr=False, compare=False)
     trust: Trust = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        key = CertifiedKey(private_key=self.private_key, certificate_chain=self.certificate_chain)
-        object.__setattr__(self, "key", key)
-        object.__setattr__(self, "trust", Trust(roots=self.roots))
+        key = CertifiedKey(private_key=self.private_key, certificate_chain=self.certificate_chain, roots=self.roots)
+        object.__setattr__(self, "keys", (key, *self.further_keys))
+        object.__setattr__(self, "trust", Trust(roots=self.roots, profile=self.profile, ml_dsa=self.ml_dsa))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerAuthentication:
     """How we and one peer prove ourselves to each other. What is None is as the endpoint's Credentials have it.
 
-    `local_identity`: who we are to this peer. `local`: with what we prove it. `remote`: what the peer has to prove
-    itself with; nothing else is taken from it.
+    `local_identity`: who we are to this peer. `local`: with what we prove it; of several keys the one that the peer
+    asks for. `remote`: what the peer has to prove itself with; nothing else is taken from it. As responder we ask for
+    certificates before we know who is there: then the endpoint's Credentials name the authorities.
     """
 
     local_identity: Identity | None = None
-    local: CertifiedKey | PreSharedKey | None = None
+    local: CertifiedKey | tuple[CertifiedKey, ...] | PreSharedKey | None = None
     remote: Trust | PreSharedKey | None = None
 
     @classmethod
@@ -109,3 +154,9 @@ class PeerAuthentication:
 
 
 AS_THE_ENDPOINT: Final = PeerAuthentication()
+
+
+def authority_id(certificate: x509.Certificate) -> bytes:
+    """RFC 7296 section 3.7: SHA-1 of an authority's SubjectPublicKeyInfo, as a name and not as a protection."""
+    spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha1(spki, usedforsecurity=False).digest()

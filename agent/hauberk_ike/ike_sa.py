@@ -91,6 +91,7 @@ class IkeSa:
         "nonce_r",
         "path",
         "peer",
+        "peer_authorities",
         "peer_childless",
         "peer_hashes",
         "peer_is_hauberk",
@@ -147,6 +148,8 @@ class IkeSa:
         """Under what the endpoint remembers a responder's first request."""
         self.is_counted = False
         """Whether it is among the endpoint's half-open ones."""
+        self.peer_authorities = b""
+        """Which authorities a responder asked for, run together."""
         self.peer_hashes: frozenset[int] = frozenset()
         self.peer_is_hauberk = False
         self.peer_childless = False

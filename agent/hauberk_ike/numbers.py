@@ -135,18 +135,22 @@ class CertEncoding(IntEnum):
 
 
 class AuthMethod(IntEnum):
-    """RFC 7296 section 3.8, RFC 7427."""
+    """RFC 7296 section 3.8, RFC 4754, RFC 7427. Method 1 (RSA with PKCS#1 v1.5) is absent on purpose."""
 
     SHARED_KEY = 2
+    ECDSA_SHA256_P256 = 9
+    ECDSA_SHA384_P384 = 10
+    ECDSA_SHA512_P521 = 11
     DIGITAL_SIGNATURE = 14
 
 
 class HashAlgorithm(IntEnum):
-    """RFC 7427 section 7."""
+    """RFC 7427 section 7, RFC 8420. SHA-1 (1) is absent on purpose."""
 
     SHA2_256 = 2
     SHA2_384 = 3
     SHA2_512 = 4
+    IDENTITY = 5
 
 
 class TsType(IntEnum):

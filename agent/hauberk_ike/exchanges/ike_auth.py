@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-
 from hauberk_ike import authentication
 from hauberk_ike.child_negotiation import ChildRequest, answer_child
 from hauberk_ike.collision import Doing
@@ -27,13 +25,15 @@ from hauberk_ike.exchanges.informational import DeleteChildSa
 from hauberk_ike.identity import Identity
 from hauberk_ike.lifecycle import Step
 from hauberk_ike.negotiation import permits_ike
-from hauberk_ike.numbers import AuthMethod, ExchangeType, NotifyType, notify_name
-from hauberk_ike.trust import TrustStore
+from hauberk_ike.numbers import AuthMethod, CertEncoding, ExchangeType, NotifyType, notify_name
+from hauberk_ike.signature import verify as verify_signature
+from hauberk_ike.trust import TrustStore, VerifiedCertificate
 from hauberk_ike.wire.header import NO_SPI
 from hauberk_ike.wire.message import Contents, KnownPayload
 from hauberk_ike.wire.payloads import (
     Authentication,
     CertificatePayload,
+    CertificateRequest,
     Identification,
     IdInitiator,
     IdResponder,
@@ -63,7 +63,7 @@ class IkeAuth:
         try:
             if self._child is None and not sa.peer_childless:
                 raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, "the peer takes no IKE SA without a CHILD SA")
-            identity, key = _own(sa, self._peer)
+            identity, key = _own(sa, self._peer, sa.peer_authorities)
             ours = identity.as_initiator()
             auth = authentication.prove(key, sa.keys.prf, _octets(sa, ours, by_initiator=True), sa.peer_hashes)
             child = self._child.build(sa) if self._child is not None else []
@@ -94,11 +94,11 @@ class IkeAuth:
         claim = contents.one(IdResponder)
         if auth is None:
             raise MalformedMessage("no authentication in the answer")
-        if not self._peer.identity.is_claimed_by(claim):
-            claimed = Identity.from_payload(claim)
-            raise _refusal(RefusalReason.IDENTITY_MISMATCH, f"the peer is {claimed}, not {self._peer.identity}")
-        leaf = _verify(sa, self._peer, self._peer.identity, auth, contents, _octets(sa, claim, by_initiator=False))
-        _authenticated(sa, self._peer.identity, leaf)
+        identity = Identity.from_payload(claim)
+        if identity != self._peer.identity:
+            raise _refusal(RefusalReason.IDENTITY_MISMATCH, f"the peer is {identity}, not {self._peer.identity}")
+        leaf = _verify(sa, self._peer, identity, auth, contents, _octets(sa, claim, by_initiator=False))
+        _authenticated(sa, identity, leaf)
         if sa.is_closing:
             # It was deleted meanwhile: the peer has an IKE SA now that it must be told to delete.
             self.abandon(sa, "")
@@ -143,7 +143,7 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
         raise _refusal(RefusalReason.IDENTITY_MISMATCH, "our own identity came back")
     leaf = _verify(sa, found, identity, auth, contents, _octets(sa, claim, by_initiator=True))
     peer = _authorize(sa, identity, found, message)
-    own_identity, key = _own(sa, peer)
+    own_identity, key = _own(sa, peer, requested_authorities(contents))
     if expected is not None and not own_identity.is_claimed_by(expected):
         raise _refusal(RefusalReason.IDENTITY_MISMATCH, "the request is for another identity than ours")
     if not permits_ike(peer.ike_proposals, sa.proposal):
@@ -168,12 +168,21 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
     return payloads
 
 
-def _own(sa: "IkeSa", peer: PeerConfig) -> tuple[Identity, CertifiedKey | PreSharedKey]:
+def requested_authorities(contents: Contents) -> bytes:
+    """The authorities that a peer's CERTREQs name, run together (RFC 7296 section 3.7)."""
+    return b"".join(
+        each.authorities for each in contents.all(CertificateRequest) if each.encoding == CertEncoding.X509_SIGNATURE
+    )
+
+
+def _own(sa: "IkeSa", peer: PeerConfig, authorities: bytes) -> tuple[Identity, CertifiedKey | PreSharedKey]:
     """Who we are to a peer, and with what we prove it. Raises ExchangeRefused if there is nothing."""
-    identity, key = sa.context.local(peer)
-    if identity is None or key is None:
+    identity, local = sa.context.local(peer)
+    if identity is None or local is None:
         raise _refusal(RefusalReason.AUTHENTICATION_FAILED, f"we have no credentials for peer {peer.name}")
-    return identity, key
+    if isinstance(local, PreSharedKey):
+        return identity, local
+    return identity, authentication.choose_key(local, authorities=authorities, peer_hashes=sa.peer_hashes)
 
 
 def _octets(sa: "IkeSa", identity: Identification, *, by_initiator: bool) -> bytes:
@@ -201,7 +210,7 @@ def _verify(
     auth: Authentication,
     contents: Contents,
     octets: bytes,
-) -> x509.Certificate | None:
+) -> VerifiedCertificate | None:
     """The certificate by which `identity` is proved, None if it is by pre-shared key. Raises ExchangeRefused.
 
     `peer` is None for somebody unknown. He, and a peer that proves itself in another way than it has to, is refused
@@ -224,7 +233,7 @@ def _verify(
     if store is None:
         raise _refusal(RefusalReason.CERTIFICATE_INVALID, "no certificate is believed here: there is no root")
     leaf = store.verify(identity, contents.all(CertificatePayload), at=context.wall_clock())
-    authentication.verify(leaf.public_key(), auth, octets)
+    verify_signature(leaf.public_key, auth, octets)
     if isinstance(demanded, PreSharedKey):
         raise _refusal(RefusalReason.AUTHENTICATION_FAILED, f"{identity} has to use its pre-shared key")
     return leaf
@@ -243,11 +252,11 @@ def _authorize(sa: "IkeSa", identity: Identity, found: PeerConfig | None, messag
     return peer
 
 
-def _authenticated(sa: "IkeSa", identity: Identity, leaf: x509.Certificate | None) -> None:
+def _authenticated(sa: "IkeSa", identity: Identity, leaf: VerifiedCertificate | None) -> None:
     sa.identity = str(identity)
     if leaf is not None:
-        sa.certificate_serial = leaf.serial_number
-        sa.certificate_not_after = leaf.not_valid_after_utc
+        sa.certificate_serial = leaf.certificate.serial_number
+        sa.certificate_not_after = leaf.certificate.not_valid_after_utc
     # What AUTH was made of has no further use.
     sa.init_request = sa.init_answer = sa.int_auth = b""
     sa.intermediate = None

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Final
 
 from hauberk_ike import negotiation, vendor
 from hauberk_ike.algorithms import KeyExchange
-from hauberk_ike.authentication import HASH_ALGORITHMS, parse_hash_algorithms
 from hauberk_ike.collision import Doing
 from hauberk_ike.config import PeerConfig
 from hauberk_ike.errors import ExchangeRefused, MalformedMessage
 from hauberk_ike.exchanges import ike_intermediate
 from hauberk_ike.exchanges.exchange import Inbound
+from hauberk_ike.exchanges.ike_auth import requested_authorities
 from hauberk_ike.exchanges.ike_intermediate import Intermediate
 from hauberk_ike.key_exchange import KeyPair, check_public_value, generate_key_pair, respond
 from hauberk_ike.keys import derive_ike_keys
@@ -18,6 +18,7 @@ from hauberk_ike.lifecycle import Step
 from hauberk_ike.nat import DETECTION_LENGTH, Detection, build_notifies, detect
 from hauberk_ike.numbers import ExchangeType, NotifyType
 from hauberk_ike.proposals import IkeProposal
+from hauberk_ike.signature import HASH_ALGORITHMS, parse_hash_algorithms
 from hauberk_ike.wire.header import NO_SPI
 from hauberk_ike.wire.message import Contents, KnownPayload
 from hauberk_ike.wire.payloads import KeyExchangePayload, Nonce, Notify
@@ -169,6 +170,7 @@ def learn(sa: "IkeSa", message: Inbound) -> None:
     # We say it in every message of ours (a responder, as the draft wants it, whether it was asked or not).
     sa.full_transcript = contents.notify(NotifyType.IKE_SA_INIT_FULL_TRANSCRIPT_AUTH) is not None
     sa.peer_childless = contents.notify(NotifyType.CHILDLESS_IKEV2_SUPPORTED) is not None
+    sa.peer_authorities = requested_authorities(contents)
 
 
 def _nat_notifies(sa: "IkeSa", spi_r: bytes) -> tuple[Notify, Notify]:

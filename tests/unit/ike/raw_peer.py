@@ -12,12 +12,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from hauberk_ike import Credentials, Datagram, EspProposal, IkeProposal
-from hauberk_ike.authentication import HASH_ALGORITHMS, sign, signed_octets
+from hauberk_ike.authentication import prove, signed_octets
 from hauberk_ike.key_exchange import KeyPair, generate_key_pair
 from hauberk_ike.keys import IkeKeys, derive_ike_keys
 from hauberk_ike.negotiation import offer_esp, offer_ike
 from hauberk_ike.numbers import ExchangeType, HashAlgorithm, NotifyType, PayloadType
 from hauberk_ike.protection import Protection
+from hauberk_ike.signature import HASH_ALGORITHMS
 from hauberk_ike.vendor import HAUBERK
 from hauberk_ike.wire.header import FLAG_INITIATOR, FLAG_RESPONSE, HEADER, NO_SPI, VERSION, Header
 from hauberk_ike.wire.message import GENERIC, Contents, KnownPayload, build_message, parse_payloads
@@ -218,10 +219,17 @@ class RawPeer:
     def id_payload(self, name: str | None = None) -> IdInitiator | IdResponder:
         return (IdInitiator if self.initiator else IdResponder).fqdn(name or self.identity)
 
-    def proof(self, identity: Identification, *, message: bytes | None = None) -> Authentication:
+    def proof(
+        self,
+        identity: Identification,
+        *,
+        message: bytes | None = None,
+        peer_hashes: frozenset[int] = ALL_HASHES,
+    ) -> Authentication:
         """A signature with our key, over `message` or what was really sent."""
-        return sign(
-            self.credentials.private_key,
+        return prove(
+            self.credentials.keys[0],
+            self.keys.prf,
             signed_octets(
                 self.keys.prf,
                 message=self.our_init if message is None else message,
@@ -229,7 +237,7 @@ class RawPeer:
                 sk_p=self.keys.sk_pi if self.initiator else self.keys.sk_pr,
                 identity=identity,
             ),
-            ALL_HASHES,
+            peer_hashes,
         )
 
     def certificates(self) -> list[CertificatePayload]:
@@ -250,13 +258,15 @@ class RawPeer:
             TsResponder(selectors=(selector(ts_r),)),
         ]
 
-    def auth_payloads(self, *, child: Sequence[KnownPayload] | None = None) -> list[KnownPayload]:
+    def auth_payloads(
+        self, *, child: Sequence[KnownPayload] | None = None, peer_hashes: frozenset[int] = ALL_HASHES
+    ) -> list[KnownPayload]:
         """ID, CERT, AUTH and a child."""
         identity = self.id_payload()
         return [
             identity,
             *self.certificates(),
-            self.proof(identity),
+            self.proof(identity, peer_hashes=peer_hashes),
             *(self.child_payloads() if child is None else child),
         ]
 
