@@ -475,7 +475,7 @@ class IkeSa:
         if self.predecessor is not None:
             self.predecessor.spare = None
             self.predecessor = None
-        self.successor = self.reauthenticates = None
+        self.reauthenticates = None
         lingers = bool(self.answers.has_memory or (self.init_answer and not self.initiator)) and not silent
         self.expires_at = now + self.context.settings.answer_memory_seconds if lingers else None
 

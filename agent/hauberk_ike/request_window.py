@@ -76,6 +76,14 @@ class RequestWindow:
         """Does `exchange` when it is `due`."""
         self._deferred.append((due, exchange))
 
+    def postpone(self, exchange: Exchange) -> None:
+        """Lets everything that waits go before `exchange`, whose turn it was."""
+        due = self.deferred_due
+        if self._queue or due is None:
+            self._queue.append(exchange)
+        else:
+            self._deferred.append((due, exchange))
+
     def move_waiting(self, other: "RequestWindow") -> None:
         """Leaves what waits to the IKE SA that takes this one's place: but for its own rekey, which is done."""
         moved = [exchange for exchange in self._queue if exchange.doing is not Doing.REKEYING_IKE]

@@ -1,6 +1,6 @@
 """Reauthentication before the break (RFC 7296 section 2.8.3): the last step of an IKE SA that is to replace another."""
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from hauberk_ike.collision import Doing
 from hauberk_ike.exchanges.create_child_sa import CreateChildSa
@@ -10,8 +10,6 @@ from hauberk_ike.numbers import ExchangeType
 
 if TYPE_CHECKING:
     from hauberk_ike.ike_sa import IkeSa
-
-RETRY_SECONDS: Final = 1.0
 
 
 class FinishReauthentication:
@@ -31,7 +29,7 @@ class FinishReauthentication:
     def build(self, sa: "IkeSa", now: float) -> None:
         """None, as there is nothing to ask."""
         if sa.requests.waiting(CreateChildSa):
-            sa.requests.add_at(self, now + RETRY_SECONDS)
+            sa.requests.postpone(self)
             return
         if sa.reauthenticates is None:
             return

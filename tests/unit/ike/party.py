@@ -148,16 +148,23 @@ class Party:
         self.identity = identity
         self.address = address(host)
         self.policy = Policy(int(self.address.host) << 8 & 0xFFFFFFFF)
+        self._chance = random.Random(f"{identity} {seed}")
+        self.next_nonces: list[int] = []
+        """First bytes for the next nonces (or other 32 random bytes), where a test decides which is the lowest."""
         self.endpoint = IkeEndpoint(
             credentials=None if anonymous else credentials or mesh_credentials(identity),
             policy=self.policy,
-            entropy=random.Random(f"{identity} {seed}").randbytes,
+            entropy=self._entropy,
             wall_clock=wall_clock,
             settings=settings,
             key_log=key_log,
         )
         self.events: list[Event] = []
         self.kernel: dict[int, ChildSaUp] = {}
+
+    def _entropy(self, length: int) -> bytes:
+        data = self._chance.randbytes(length)
+        return bytes((self.next_nonces.pop(0),)) + data[1:] if length == 32 and self.next_nonces else data
 
     def drain(self) -> None:
         """Acts on events, as the owner must before it sends."""

@@ -10,6 +10,7 @@ from hauberk_ike import (
     EsnId,
     IkeSaDown,
     Mode,
+    ReauthenticationNeeded,
     UnknownIkeSa,
 )
 from hauberk_ike.numbers import ExchangeType, NotifyType, Protocol, TransformType
@@ -301,3 +302,51 @@ def test_no_child_is_created_while_the_ike_sa_is_being_deleted() -> None:
     answer = raw.ask(ExchangeType.CREATE_CHILD_SA, [NONCE, *raw.child_payloads(spi=0x5002)])
     assert answer is not None
     assert [each.type for each in answer.all(Notify)] == [NotifyType.TEMPORARY_FAILURE]
+
+
+# The packet that caused it (section 2.9)
+
+
+def test_the_packet_says_which_of_several_children_is_meant() -> None:
+    narrow = (child("one", local="10.1.0.0/16"), child("two", local="10.2.0.0/16"))
+    pair = Pair(children=(child("wide", local="10.0.0.0/8"),), bob_children=tuple(map(turned, narrow)))
+    raw = RawPeer(pair.bob, ALICE).set_up(child=())
+    packet = selector("10.2.3.4/32", protocol=6, start_port=80, end_port=80)
+    association, _, ts_r = raw.child_payloads()
+    ts_i = TsInitiator(selectors=(packet, selector("10.0.0.0/8")))
+    answer = raw.ask(ExchangeType.CREATE_CHILD_SA, [NONCE, association, ts_i, ts_r])
+    assert answer is not None
+    assert pair.bob.one(ChildSaUp).label == "two"
+    assert answer.notify(NotifyType.ADDITIONAL_TS_POSSIBLE), "there is one more for the rest"
+
+
+def test_our_packet_goes_first_and_alone_if_the_peer_wants_single_pairs() -> None:
+    pair = Pair(children=(), bob_children=())
+    pair.initiate()
+    raw = RawPeer(pair.alice, BOB, initiator=False, host="192.0.2.2")
+    raw.give_init(raw.take_init(), [*raw.init_payloads(), Notify(type=NotifyType.CHILDLESS_IKEV2_SUPPORTED)])
+    raw.send(raw.seal(ExchangeType.IKE_AUTH, raw.auth_payloads(child=()), message_id=1, response=True))
+    (info,) = pair.alice.endpoint.established()
+    packet = selector("10.244.1.7/32"), selector("10.244.2.9/32")
+    pair.alice.endpoint.create_child(info.ike_sa, child(), packet=packet, now=pair.now)
+    (request,) = pair.alice.take(pair.now)
+    asked = raw.open(request)
+    assert asked.one(TsInitiator).selectors == (packet[0], *child().ts_local)
+    assert asked.one(TsResponder).selectors == (packet[1], *child().ts_remote)
+    refusal = Notify(type=NotifyType.SINGLE_PAIR_REQUIRED)
+    (again,) = raw.send(raw.seal(ExchangeType.CREATE_CHILD_SA, [refusal], message_id=2, response=True))
+    assert raw.open(again).one(TsInitiator).selectors == packet[:1]
+    assert raw.open(again).one(TsResponder).selectors == packet[1:]
+    raw.send(raw.seal(ExchangeType.CREATE_CHILD_SA, [refusal], message_id=3, response=True))
+    assert pair.alice.one(ChildSaFailed).reason == "SINGLE_PAIR_REQUIRED"
+    assert not pair.alice.leaked
+
+
+def test_no_additional_sas_for_a_new_child_asks_for_another_ike_sa() -> None:
+    pair = Pair(settings=EndpointSettings(max_children=1))
+    handle = pair.set_up()
+    pair.alice.endpoint.create_child(handle, child(), now=pair.now)
+    pair.settle()
+    assert pair.alice.one(ReauthenticationNeeded).reason == "NO_ADDITIONAL_SAS"
+    assert pair.alice.one(ChildSaFailed).reason == "NO_ADDITIONAL_SAS"
+    agree(pair.alice, pair.bob)
