@@ -156,7 +156,7 @@ class TrustStore:
     def _parse_one(self, der: bytes) -> tuple[x509.Certificate, PublicKey]:
         try:
             certificate = x509.load_der_x509_certificate(der)
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             raise _refusal(RefusalReason.CERTIFICATE_INVALID, "a certificate that is none") from None
         key = certified_key(certificate)
         if isinstance(key, mldsa.MLDSA65PublicKey) and not self.trust.ml_dsa:

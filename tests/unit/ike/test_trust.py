@@ -612,3 +612,13 @@ def test_the_certificate_request_names_the_roots() -> None:
     # RFC 7296 section 3.7 hashes the whole SubjectPublicKeyInfo, X.509's key identifier its bits alone.
     assert len(request.authorities) == 40
     assert request.authorities[:20] not in identifiers
+
+
+def test_a_version_that_no_certificate_has_is_refused() -> None:
+    """The library has an exception of its own for it, which is no ValueError."""
+    _, leaf = mesh_authority().issue(ALICE)
+    version_3, version_43 = bytes.fromhex("a003020102"), bytes.fromhex("a00302012a")
+    der = leaf.public_bytes(Encoding.DER)
+    assert version_3 in der
+    with pytest.raises(ExchangeRefused, match="a certificate that is none"):
+        store().verify(Identity.fqdn(ALICE), [CertificatePayload.x509(der.replace(version_3, version_43, 1))], at=TODAY)
