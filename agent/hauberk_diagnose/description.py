@@ -7,6 +7,7 @@ the RFCs has a `problem` and its bytes as `hex` instead: the sender may be anybo
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -172,11 +173,17 @@ def _certificate(body: bytes, setting: Setting) -> Fields:
 
 def _x509(der: bytes) -> Fields:
     """A certificate's fields, each for itself: one that can't be read does not hide the others."""
+    with warnings.catch_warnings():
+        # For what a later version of the library will refuse (serial numbers below 1): the sender's affair.
+        warnings.simplefilter("ignore")
+        try:
+            return _x509_fields(x509.load_der_x509_certificate(der)) | {"hex": der.hex()}
+        except _UNREADABLE:
+            return {"problem": "no X.509 certificate", "hex": der.hex()}
+
+
+def _x509_fields(certificate: x509.Certificate) -> Fields:
     fields: Fields = {}
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-    except ValueError:
-        return {"problem": "no X.509 certificate", "hex": der.hex()}
     readers: dict[str, Callable[[], Any]] = {
         "subject": lambda: _line(certificate.subject.rfc4514_string()),
         "issuer": lambda: _line(certificate.issuer.rfc4514_string()),
@@ -196,7 +203,6 @@ def _x509(der: bytes) -> Fields:
             continue
         except _UNREADABLE as error:
             fields[name] = f"unreadable ({type(error).__name__})"
-    fields["hex"] = der.hex()
     return fields
 
 

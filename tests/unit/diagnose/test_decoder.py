@@ -306,6 +306,24 @@ def test_another_daemons_offer_in_strongswans_words() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        ("a003020102", "a00302012a", {"problem": "no X.509 certificate"}),  # a version that none has
+        ("300682046c656674", "30068f046c656674", {"subject": "CN=node", "names": "unreadable (ValueError)"}),
+    ],
+)
+def test_a_certificate_that_is_not_well_does_not_hide_the_rest(old: str, new: str, shown: dict[str, Any]) -> None:
+    certificate = recorded(keys=True)[2]["payloads"][0]["payloads"][1]["hex"]
+    assert old in certificate
+    der = bytes.fromhex(certificate.replace(old, new, 1))
+    body = GENERIC.pack(PayloadType.NONCE, 0, GENERIC.size + 1 + len(der)) + b"\x04" + der
+    body += GENERIC.pack(PayloadType.NONE, 0, GENERIC.size + 16) + bytes(16)
+    payload, following = decode(chain(PayloadType.CERT, body))["payloads"]
+    assert shown.items() <= payload.items()
+    assert following["payload"] == "Nonce"
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_are_described(data: bytes) -> None:
     decoder = Decoder(KeyTable([GCM]))
