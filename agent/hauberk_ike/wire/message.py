@@ -5,7 +5,7 @@ Encrypted messages are `hauberk_ike.protection`'s; it uses the chains from here.
 
 from collections.abc import Iterable, Sequence
 from struct import Struct
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from hauberk_ike.errors import MalformedMessage, UnsupportedCritical
 from hauberk_ike.numbers import FIRST_STATUS_NOTIFY, PayloadType
@@ -72,6 +72,9 @@ _KINDS: Final[dict[int, type[KnownPayload]]] = {
 # Types of RFC 7296 itself that we have no use for: their critical bit is to be ignored (section 2.5).
 _UNUSED: Final = frozenset({PayloadType.CP, PayloadType.EAP})
 
+_PARSERS: Final = {payload_type: kind.parse for payload_type, kind in _KINDS.items()}
+_HEADER_LENGTH: Final = GENERIC.size
+
 _Known = TypeVar("_Known", bound=KnownPayload)
 
 
@@ -87,20 +90,20 @@ def parse_payloads(first: int, data: bytes, offset: int = 0) -> list[Payload]:
     while kind:
         if len(payloads) == MAX_PAYLOADS:
             raise MalformedMessage(f"more than {MAX_PAYLOADS} payloads")
-        if end - offset < GENERIC.size:
+        body_start = offset + _HEADER_LENGTH
+        if body_start > end:
             raise MalformedMessage("a payload is cut off")
         following, flags, length = GENERIC.unpack_from(data, offset)
-        if length < GENERIC.size or length > end - offset:
+        offset += length
+        if length < _HEADER_LENGTH or offset > end:
             raise MalformedMessage("a payload's length does not fit its message")
-        body = data[offset + GENERIC.size : offset + length]
-        known = _KINDS.get(kind)
-        if known is not None:
-            payloads.append(known.parse(body))
+        parse = _PARSERS.get(kind)
+        if parse is not None:
+            payloads.append(parse(data[body_start:offset]))
         elif flags & FLAG_CRITICAL and kind not in _UNUSED:
             raise UnsupportedCritical(kind)
         else:
-            payloads.append(UnknownPayload(payload_type=kind, data=body))
-        offset += length
+            payloads.append(UnknownPayload(payload_type=kind, data=data[body_start:offset]))
         kind = following
     if offset != end:
         raise MalformedMessage("bytes after the last payload")
@@ -136,24 +139,30 @@ def build_message(
 class Contents:
     """A message's payloads by what they are."""
 
-    __slots__ = ("payloads",)
+    __slots__ = ("_by_kind", "payloads")
 
     def __init__(self, payloads: Iterable[Payload]) -> None:
         self.payloads = tuple(payloads)
+        self._by_kind: dict[type[Payload], list[Any]] = {}
+        for payload in self.payloads:
+            kind = type(payload)
+            if kind in self._by_kind:
+                self._by_kind[kind].append(payload)
+            else:
+                self._by_kind[kind] = [payload]
 
-    def all(self, kind: type[_Known]) -> list[_Known]:
+    def all(self, kind: type[_Known]) -> Sequence[_Known]:
         """Every payload of a kind, in order."""
-        return [payload for payload in self.payloads if type(payload) is kind]
+        return self._by_kind.get(kind, ())
 
     def maybe(self, kind: type[_Known]) -> _Known | None:
         """The payload of a kind, if there is one. Raises MalformedMessage for several."""
-        found: _Known | None = None
-        for payload in self.payloads:
-            if type(payload) is kind:
-                if found is not None:
-                    raise MalformedMessage(f"several payloads of type {kind.TYPE.name}")
-                found = payload
-        return found
+        found = self._by_kind.get(kind)
+        if found is None:
+            return None
+        if len(found) > 1:
+            raise MalformedMessage(f"several payloads of type {kind.TYPE.name}")
+        return found[0]
 
     def one(self, kind: type[_Known]) -> _Known:
         """The one payload of a kind. Raises MalformedMessage if it is missing or not alone."""
@@ -164,14 +173,14 @@ class Contents:
 
     def notify(self, notify_type: int) -> Notify | None:
         """The first notify of a type."""
-        for payload in self.payloads:
-            if type(payload) is Notify and payload.type == notify_type:
-                return payload
+        for notify in self.all(Notify):
+            if notify.type == notify_type:
+                return notify
         return None
 
     def error(self) -> Notify | None:
         """The first notify that reports an error (below 16384)."""
-        for payload in self.payloads:
-            if type(payload) is Notify and payload.type < FIRST_STATUS_NOTIFY:
-                return payload
+        for notify in self.all(Notify):
+            if notify.type < FIRST_STATUS_NOTIFY:
+                return notify
         return None
