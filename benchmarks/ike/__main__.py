@@ -20,17 +20,19 @@ from tests.lab.errors import LabError
 _EXAMPLES: Final = """\
 The same handshakes, IKE_SA_INIT and IKE_AUTH with P-256 certificates, X25519 and AES-GCM-128, without a CHILD SA, go
 over a veth between two network namespaces: our initiator against our responder and against charon's, and charon's
-initiator against both. CPU is that of the daemons' processes, all threads, user and system.
+initiator against both. The same again with ML-KEM-768 in IKE_INTERMEDIATE. CPU is that of the daemons' processes, all
+threads, user and system.
 
 `charon` is strongSwan 6.1 as Debian packages it, but for its log, which is off, and its limits for one address, as all
 the load comes from one. `charon, tuned` has no plugins but those it needs, and a hash table of 8,192 rows for its IKE
 SAs. What charon takes to be told to initiate (VICI) is measured for itself and taken off.
 
 examples:
-  sudo make bench-ike                        everything, in about five minutes
+  sudo make bench-ike                        everything, in about six minutes
   python -m benchmarks.ike --quick           rough figures, in about a minute
 """
 _CLASSICAL: Final = "aes128gcm16-prfsha256-x25519"
+_HYBRID: Final = f"{_CLASSICAL}-ke1_mlkem768"
 _KINDS: Final = (Kind.OURS, Kind.CHARON)
 
 
@@ -71,7 +73,10 @@ def _run(charon_root: Path | None, path: Path, handshakes: int, repetitions: int
             roots.ensure(_say, (roots.FORKY,))
             charon_root = roots.FORKY.tree
         bed = Bed(initiator=initiator, responder=responder, charon_root=charon_root, directory=Path(directory))
-        comparisons = [_compare(bed, "X25519", "", _CLASSICAL, handshakes, repetitions)]
+        comparisons = [
+            _compare(bed, "X25519", "", _CLASSICAL, handshakes, repetitions),
+            _compare(bed, "X25519 and ML-KEM-768", "_mlkem", _HYBRID, handshakes, repetitions),
+        ]
         _say("memory")
         memory = {
             kind: comparison.resident_megabytes(bed, kind, _CLASSICAL, (1000, 5000))
