@@ -36,7 +36,7 @@ from hauberk_agent.transport import Transport
 from hauberk_api.names import NodeName
 from hauberk_api.report import ReportStatus
 from hauberk_ike import EndpointSettings, ProposalError
-from hauberk_xfrm import Policy, ReqId, Xfrm, XfrmError
+from hauberk_xfrm import ExpirySocket, Policy, ReqId, Xfrm, XfrmError
 
 _log = logging.getLogger("hauberk.agent")
 
@@ -138,10 +138,13 @@ class Agent:
         if not await self._alone():
             return
         health = HealthServer(self.settings.health_port, ready=self.unready)
+        expiries: ExpirySocket | None = None
         try:
             await health.start()
             await status.start()
             self._begin()
+            if self.usable:
+                expiries = self._watch_expiries()
             async with asyncio.TaskGroup() as group:
                 works = [
                     self.source.run(),
@@ -157,6 +160,9 @@ class Agent:
                 for task in tasks:
                     task.cancel()
         finally:
+            if expiries is not None:
+                asyncio.get_running_loop().remove_reader(expiries.fileno())
+                expiries.close()
             self._transport.close()
             status.close()
             health.close()
@@ -315,6 +321,25 @@ class Agent:
             self._state_left = bool(in_kernel) or bool(self.outcome is not None and self.outcome.present)
         except (XfrmError, OSError) as error:
             _log.error("the kernel's states can't be reconciled: %s", error)
+
+    def _watch_expiries(self) -> ExpirySocket:
+        """Rekeys SAs that have carried enough as soon as the kernel says so. What it could not say a dump shows."""
+        loop = asyncio.get_running_loop()
+        watched = self.kernel.watch_expiries()
+
+        def hear() -> None:
+            expiries = watched.receive()
+            for expiry in expiries.told:
+                if expiry.hard:
+                    self._reconcile_wake.set()
+                else:
+                    self.sessions.rekey(expiry.destination, expiry.spi, loop.time())
+            if expiries.missed:
+                self._reconcile_wake.set()
+            self._transport.pump()
+
+        loop.add_reader(watched.fileno(), hear)
+        return watched
 
     def _look_at_states(self) -> None:
         """Whether anything of ours is in the kernel now."""

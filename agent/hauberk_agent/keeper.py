@@ -96,8 +96,11 @@ class StateKeeper:
         self._known.add((local, Spi(event.spi_in)))
         return child
 
-    def install_outbound(self, child: Child, *, hard_seconds: int) -> None:
-        """From now on the kernel sends the pair's packets with it. Raises XfrmError."""
+    def install_outbound(self, child: Child, *, lifetime: Lifetime) -> None:
+        """From now on the kernel sends the pair's packets with it. Raises XfrmError.
+
+        lifetime: when it has carried enough is its sender's to notice, as the receiver's state counts the same.
+        """
         if child.keys_out is None or child.spi_out is None:
             return
         state = State(
@@ -111,7 +114,7 @@ class StateKeeper:
             esn=child.keys_out.esn,
             direction=StateDirection.OUT if self._directions else None,
             encapsulation=_outbound_ports(child.encapsulation),
-            lifetime=Lifetime(hard_seconds=hard_seconds),
+            lifetime=lifetime,
         )
         self._kernel.add_state(state)
         self._known.add((child.remote, child.spi_out))

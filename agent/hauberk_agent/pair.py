@@ -7,13 +7,18 @@ states of an earlier run of the agent still stand in for it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from random import Random
+from typing import Final
 
 from hauberk_agent.link import Child, Link
 from hauberk_agent.reqid import PairKey
 from hauberk_agent.roster import Peer
 from hauberk_api.report import UnwellReason
 from hauberk_ike import IkeSaId, PeerConfig
-from hauberk_xfrm import ReqId
+from hauberk_xfrm import Lifetime, ReqId
+
+MAX_PACKETS_WITHOUT_ESN: Final = 1 << 31
+"""After so many an SA with 32-bit sequence numbers is replaced: half of what would end it (RFC 4303 section 3.3.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,21 @@ class PairSpec:
     rekey_seconds: float
     hard_seconds: int
     """When the kernel drops a state whatever happens: the rekey time plus the outage that we tolerate."""
+    rekey_bytes: int | None = None
+    rekey_packets: int | None = None
+    """After how much an SA has carried enough. None: no limit of its own."""
+
+    def lifetime(self, *, esn: bool, chance: Random) -> Lifetime:
+        """An outbound state's. Its soft limits lie somewhat below what is wanted, each time elsewhere."""
+        share = chance.uniform(0.85, 0.95)
+        packets = self.rekey_packets
+        if not esn:
+            packets = min(packets or MAX_PACKETS_WITHOUT_ESN, MAX_PACKETS_WITHOUT_ESN)
+        return Lifetime(
+            soft_bytes=None if self.rekey_bytes is None else int(self.rekey_bytes * share),
+            soft_packets=None if packets is None else int(packets * share),
+            hard_seconds=self.hard_seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,6 +76,8 @@ def _spec(roster: Roster, peer: Peer, reqid: ReqId, port: int) -> PairSpec:
         own_is_lower=roster.own_identity < peer.identity,
         rekey_seconds=float(rekey_seconds),
         hard_seconds=rekey_seconds + TOLERATED_OUTAGE_SECONDS,
+        rekey_bytes=tunnel.esp.rekey_bytes,
+        rekey_packets=tunnel.esp.rekey_packets,
     )
 
 

@@ -215,7 +215,7 @@ class Sessions:
                     self._drain()
                     return
 
-    def mend(self, states: Iterable[StateDump], now: float) -> None:
+    def mend(self, states: Collection[StateDump], now: float) -> None:
         """Replaces what somebody removed from the kernel, or what has expired there."""
         self._now = now
         present = {(state.destination, state.spi) for state in states if not state.larval}
@@ -231,6 +231,9 @@ class Sessions:
                 _log.warning("%s: an SA is missing in the kernel, replacing it", pair.name)
                 pair.rekey_at = now
                 self._service(pair)
+        for state in states:
+            if state.is_worn:
+                self.rekey(state.destination, state.spi, now)  # the kernel's word for it was missed
 
     def _drop_vanished(self, child: Child, present: set[tuple[IpAddress, Spi]]) -> bool:
         if not self._keeper.vanished(child, present):
@@ -338,8 +341,8 @@ class Sessions:
 
     def _change(self, pair: Pair, spec: PairSpec) -> None:
         old, pair.spec = pair.spec, spec
-        if old.config == spec.config and old.reqid == spec.reqid:
-            return
+        if replace(old, peer=spec.peer) == spec:
+            return  # what the SAs were agreed on, and how long they may live, is as before
         wait = 0.0 if spec.initiates else self._chance.uniform(*self._times.fresh_wait)
         if pair.current is None:
             pair.initiate_at = self._now + wait
@@ -684,8 +687,9 @@ class Sessions:
         child = link.child
         if child is None or child.outbound:
             return
+        esn = child.keys_out is not None and child.keys_out.esn
         try:
-            self._keeper.install_outbound(child, hard_seconds=pair.spec.hard_seconds)
+            self._keeper.install_outbound(child, lifetime=pair.spec.lifetime(esn=esn, chance=self._chance))
         except XfrmError as error:
             link.outbound_at = None
             self._fail(pair, UnwellReason.KERNEL_REFUSED, str(error))

@@ -16,6 +16,7 @@ from hauberk_xfrm.errors import (
     StateExists,
     XfrmError,
 )
+from hauberk_xfrm.expiry import Expiries, Expiry, ExpirySocket
 from hauberk_xfrm.policy import Action, Direction, Mark, Policy, PolicyFlag, PolicyType, Slot, Template
 from hauberk_xfrm.request import (
     AddPolicy,
@@ -52,6 +53,9 @@ __all__ = [
     "DeleteState",
     "Direction",
     "EspKeys",
+    "Expiries",
+    "Expiry",
+    "ExpirySocket",
     "IpAddress",
     "IpNetwork",
     "KernelAbilities",

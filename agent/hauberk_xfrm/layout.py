@@ -11,6 +11,9 @@ from struct import Struct
 NETLINK_ROUTE = 0
 NETLINK_XFRM = 6
 
+# struct nlmsghdr (include/uapi/linux/netlink.h): length, type, flags, sequence number, port id of the sender
+NLMSGHDR = Struct("=IHHII")
+
 INFINITE = 0xFFFFFFFFFFFFFFFF
 """XFRM_INF: no limit of bytes or packets."""
 
@@ -38,6 +41,7 @@ class MessageType(IntEnum):
     DELPOLICY = 0x14
     GETPOLICY = 0x15
     ALLOCSPI = 0x16
+    EXPIRE = 0x18
     UPDPOLICY = 0x19
     UPDSA = 0x1A
 

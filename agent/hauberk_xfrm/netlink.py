@@ -20,12 +20,11 @@ from struct import Struct
 from pyroute2.netns import create_socket  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from hauberk_xfrm.attribute import Malformed, parse_attributes
+from hauberk_xfrm.layout import NLMSGHDR
 
 BATCH = 64
 """Requests per `sendmsg`. What the kernel says about all of them must fit the receive buffer."""
 
-# struct nlmsghdr: length, type, flags, sequence number, port id of the sender
-_HEADER = Struct("=IHHII")
 # struct nlmsgerr, without the request's header that follows: negative errno
 _ERROR = Struct("=i")
 
@@ -115,8 +114,8 @@ class NetlinkSocket:
         last = len(requests) - 1
         datagram = b"".join(
             [
-                _HEADER.pack(
-                    _HEADER.size + len(request.body),
+                NLMSGHDR.pack(
+                    NLMSGHDR.size + len(request.body),
                     request.type,
                     NLM_F_REQUEST | request.flags | (_NLM_F_ACK if position == last else 0),
                     first + position,
@@ -158,7 +157,7 @@ class NetlinkSocket:
         interrupted = False
         try:
             endpoint.send(
-                _HEADER.pack(_HEADER.size + len(request.body), request.type, NLM_F_REQUEST | _NLM_F_DUMP, wanted, 0)
+                NLMSGHDR.pack(NLMSGHDR.size + len(request.body), request.type, NLM_F_REQUEST | _NLM_F_DUMP, wanted, 0)
                 + request.body
             )
             while True:
@@ -190,11 +189,11 @@ class NetlinkSocket:
             raise OSError(ENODATA, "the kernel ended the netlink connection")
         parsed: list[tuple[int, int, int, bytes]] = []
         offset = 0
-        while size - offset >= _HEADER.size:
-            length, kind, message_flags, sequence, _ = _HEADER.unpack_from(self._buffer, offset)
-            if length < _HEADER.size or offset + length > size:
+        while size - offset >= NLMSGHDR.size:
+            length, kind, message_flags, sequence, _ = NLMSGHDR.unpack_from(self._buffer, offset)
+            if length < NLMSGHDR.size or offset + length > size:
                 raise OSError(EPROTO, "a netlink message that ends too early")
-            body = bytes(self._buffer[offset + _HEADER.size : offset + length])
+            body = bytes(self._buffer[offset + NLMSGHDR.size : offset + length])
             parsed.append((kind, message_flags, sequence, body))
             offset += (length + 3) & ~3
         return parsed
@@ -229,9 +228,9 @@ def _parse_error(flags: int, body: bytes) -> tuple[int, str | None]:
     error = -_ERROR.unpack_from(body)[0]
     if not flags & _NLM_F_ACK_TLVS:
         return error, None
-    echoed = _ERROR.size + _HEADER.size
+    echoed = _ERROR.size + NLMSGHDR.size
     if error and not flags & _NLM_F_CAPPED:
-        (request_length, *_) = _HEADER.unpack_from(body, _ERROR.size)
+        (request_length, *_) = NLMSGHDR.unpack_from(body, _ERROR.size)
         echoed = _ERROR.size + ((request_length + 3) & ~3)
     for kind, value in parse_attributes(body, echoed):
         if kind == _NLMSGERR_ATTR_MSG:

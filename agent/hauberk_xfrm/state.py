@@ -201,6 +201,14 @@ class StateDump(State):
         """Whether the kernel has shown the key."""
         return self.aead is not None or self.authenc is not None
 
+    @property
+    def is_worn(self) -> bool:
+        """Whether it has carried as much as its soft limits of bytes or packets say."""
+        limits = self.lifetime
+        return (limits.soft_bytes is not None and self.bytes >= limits.soft_bytes) or (
+            limits.soft_packets is not None and self.packets >= limits.soft_packets
+        )
+
     def as_written(self) -> State:
         """The state alone, as it could be written again, if the kernel has shown its key."""
         return State(**{name: getattr(self, name) for name in _STATE_FIELDS})

@@ -15,6 +15,7 @@ from hauberk_xfrm.attribute import Malformed, build_attribute
 from hauberk_xfrm.decoder import decode_policy, decode_state
 from hauberk_xfrm.encoder import encode_policy, encode_policy_id, encode_spi_request, encode_state, encode_state_id
 from hauberk_xfrm.errors import NotFound, NotSupported, PolicyExists, StateExists, XfrmError, error_from_errno
+from hauberk_xfrm.expiry import ExpirySocket
 from hauberk_xfrm.layout import NETLINK_XFRM, Attribute, MessageType
 from hauberk_xfrm.netlink import Answer, Message, NetlinkSocket
 from hauberk_xfrm.policy import Policy, Slot
@@ -156,6 +157,11 @@ class Xfrm:
         nothing can be found out then, and never for an ability that is missing.
         """
         return probe_abilities(self)
+
+    def watch_expiries(self) -> ExpirySocket:
+        """A socket that hears of expired states from now on, to be closed by the caller."""
+        with _as_xfrm_error("watch expiries", ""):
+            return ExpirySocket()
 
     def statistics(self) -> dict[str, int]:
         """The counters of dropped packets, by the kernel's names (`XfrmInNoStates`); see `statistics`."""

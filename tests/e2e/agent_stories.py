@@ -38,6 +38,7 @@ from hauberk_api.kinds import API_VERSION, MESH_KIND, NODE_KIND
 from hauberk_api.names import NodeName, NodeUid
 from hauberk_api.node import Membership, NodeSpec
 from hauberk_api.plan import Phase, Plan, PlannedTunnel
+from hauberk_api.tunnel import Esp
 from tests.unit.ike.authority import Authority
 
 MARKER: Final = b"HAUBERK-CLEAR-MARKER"
@@ -404,6 +405,28 @@ def a_node_that_lost_its_kernel_state_is_back(world: World) -> None:
     assert world.pods.silent() == []
 
 
+def sas_that_have_carried_enough_are_rekeyed_without_losing_a_packet(world: World) -> None:
+    tunnel = world.mesh.tunnels[0]
+    before = spis(1)
+    world.mesh.tunnels = [tunnel.model_copy(update={"generation": 2, "esp": Esp(rekey_packets=60)})]
+    world.mesh.publish()
+    eventually(lambda: not spis(1) & before and settled(NUMBERS), "SAs with the new limit")
+    limited = spis(1)
+    world.wire.taken()
+    lost: list[str] = []
+
+    def rekeyed() -> bool:
+        lost.extend(world.pods.silent())
+        return not spis(1) & limited
+
+    eventually(rekeyed, "other SAs after some dozens of packets")
+    assert lost == []
+    assert in_clear(world.wire.taken()) == 0
+    world.mesh.tunnels = [tunnel.model_copy(update={"generation": 3})]
+    world.mesh.publish()
+    eventually(lambda: settled(NUMBERS), "SAs without the limit")
+
+
 def a_removed_tunnel_leaves_no_state_and_no_policy(world: World) -> None:
     world.mesh.tunnels = []
     world.mesh.publish()
@@ -425,6 +448,7 @@ STORIES: Final[tuple[Callable[[World], None], ...]] = (
     a_peer_that_is_gone_leaves_nothing_in_the_others_kernels,
     cleanup_removes_ours_and_nothing_else,
     a_node_that_lost_its_kernel_state_is_back,
+    sas_that_have_carried_enough_are_rekeyed_without_losing_a_packet,
     a_removed_tunnel_leaves_no_state_and_no_policy,
 )
 

@@ -22,7 +22,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from ipaddress import ip_address, ip_network
 from itertools import product
@@ -362,6 +362,21 @@ def whatever_ike_negotiates_passes() -> None:
                 raise AssertionError(f"{proposal}: {error}") from error
 
 
+def a_state_that_has_carried_enough_is_told_once() -> None:
+    with two_hosts() as (left, right):
+        associate(left, right, state_of(lifetime=Lifetime(soft_packets=2)))
+        for host, peer in ((left, right), (right, left)):
+            protect(host, peer, outer=4)
+        with inside(left.name), closing(left.xfrm.watch_expiries()) as watched:
+            packets_are_esp(left, right)
+            expiries = watched.receive()
+        worn = [state for state in left.xfrm.dump_states() if state.is_worn]
+        check(len(worn) == 2, worn)
+        told = {(expiry.destination, expiry.spi, expiry.reqid, expiry.hard) for expiry in expiries.told}
+        check(told == {(state.destination, state.spi, REQID, False) for state in worn}, expiries)
+        check(len(expiries.told) == 2 and not expiries.missed, expiries)
+
+
 def iptfs_passes() -> None:
     with two_hosts() as (left, right):
         associate(left, right, state_of(mode=Mode.IPTFS))
@@ -654,6 +669,7 @@ STORIES: tuple[Callable[[], None], ...] = (
     chacha20_passes_without_esn_and_with_the_old_replay_window,
     whatever_ike_negotiates_passes,
     iptfs_passes,
+    a_state_that_has_carried_enough_is_told_once,
     esp_passes_in_udp_over_ipv4,
     esp_passes_in_udp_over_ipv6,
     esp_in_udp_needs_a_socket_that_takes_it,

@@ -23,6 +23,8 @@ def tunnel(
     enforcement: Enforcement = Enforcement.STRICT,
     dpd_seconds: int = 10,
     rekey_seconds: int = 3600,
+    rekey_bytes: int | None = None,
+    rekey_packets: int | None = None,
     encapsulation: Encapsulation = Encapsulation.AUTO,
     ike_proposals: tuple[str, ...] = DEFAULT_IKE_PROPOSALS,
 ) -> PlannedTunnel:
@@ -34,7 +36,7 @@ def tunnel(
         enforcement=enforcement,
         encapsulation=encapsulation,
         ike=Ike(proposals=ike_proposals, dpd_seconds=dpd_seconds),
-        esp=Esp(rekey_seconds=rekey_seconds),
+        esp=Esp(rekey_seconds=rekey_seconds, rekey_bytes=rekey_bytes, rekey_packets=rekey_packets),
     )
 
 

@@ -85,6 +85,7 @@ class Party:
         nodes = {f"n{number}": node(number) for number in members}
         settings = tunnel(
             rekey_seconds=self.network.rekey_seconds,
+            rekey_packets=self.network.rekey_packets,
             encapsulation=self.network.encapsulation,
             ike_proposals=self.network.ike_proposals,
         )
@@ -129,6 +130,7 @@ class Network:
         self.chance = Random(seed)
         self.loss = loss
         self.now = 1000.0
+        self.rekey_packets: int | None = None
         self.encapsulation = Encapsulation.AUTO
         self.ike_proposals: tuple[str, ...] = DEFAULT_IKE_PROPOSALS
         self.nat_ports: dict[IpAddress, int] = {}

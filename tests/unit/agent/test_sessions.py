@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from random import Random
 
 import pytest
 
@@ -253,6 +254,52 @@ def test_an_sa_that_has_carried_enough_is_rekeyed_within_its_ike_sa_without_loss
         assert not before & network.spis(network[1])
     assert [next(iter(pair.links)) for party in network.parties for pair in party.alive.pairs] == links
     assert network.flow.lost == 0
+
+
+def test_what_the_kernel_s_word_of_was_missed_a_dump_shows() -> None:
+    network = Network(2)
+    network.rekey_packets = 10_000
+    network.start()
+    settled(network)
+    before = network.spis(network[1])
+    party = network[1]
+    state = party.kernel.outbound(party.address(network[2]))
+    assert state is not None
+    assert state.lifetime.soft_packets is not None
+    assert 8_500 <= state.lifetime.soft_packets <= 9_500
+    while party.kernel.states[state.destination, state.spi].packets < state.lifetime.soft_packets:
+        assert not party.kernel.states[state.destination, state.spi].is_worn
+        assert party.kernel.take(state.destination, state.spi)
+    party.alive.mend(party.kernel.dump_states(), network.now)
+    party.flush()
+    settled(network)
+    assert not before & network.spis(network[1])
+    assert network.flow.lost == 0
+
+
+def test_new_limits_are_new_sas_limits_at_once() -> None:
+    network = Network(2)
+    network.start()
+    settled(network)
+    before = network.spis(network[1])
+    network.rekey_packets = 1_000_000
+    for party in network.parties:
+        party.want(network.members)
+    settled(network)
+    assert not before & network.spis(network[1])
+    assert network.flow.lost == 0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "esn", "at_most"),
+    [(None, True, None), (None, False, 2**31), (2**40, False, 2**31), (2**40, True, 2**40)],
+)
+def test_sequence_numbers_do_not_run_out(wanted: int | None, esn: bool, at_most: int | None) -> None:
+    network = Network(2)
+    network.rekey_packets = wanted
+    (spec,) = pair_specs(network[1].roster([1, 2]), network[1].reqid, port=500).values()
+    soft = spec.lifetime(esn=esn, chance=Random(1)).soft_packets
+    assert soft == at_most or (soft is not None and at_most is not None and 0.85 * at_most <= soft <= 0.95 * at_most)
 
 
 @pytest.mark.parametrize("seed", range(8))
