@@ -116,6 +116,8 @@ def _fqdn_text(data: bytes) -> str:
     if _FQDN.fullmatch(data) is None:
         raise ValueError("the identity is not a host name")
     text = data.decode("ascii")
+    if not text[-1].isdigit():
+        return text  # no address, then: those are slow to tell, and this is done for every peer
     try:
         IPv4Address(text)
     except AddressValueError:

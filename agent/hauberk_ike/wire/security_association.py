@@ -162,11 +162,23 @@ class SecurityAssociation:
 
     def build(self) -> bytes:
         """The payload's body."""
+        if not self.proposals[0].spi:
+            return _build_without_spi(self)
+        return self._build()
+
+    def _build(self) -> bytes:
         final = len(self.proposals) - 1
         return b"".join(proposal.build(last=index == final) for index, proposal in enumerate(self.proposals))
 
 
+# In IKE_SA_INIT a mesh says the same all over.
+
+
 @lru_cache(_REMEMBERED)
 def _parse_without_spi(body: bytes) -> SecurityAssociation:
-    """In IKE_SA_INIT a mesh says the same all over."""
     return SecurityAssociation._parse(body)  # pyright: ignore[reportPrivateUsage]
+
+
+@lru_cache(_REMEMBERED)
+def _build_without_spi(association: SecurityAssociation) -> bytes:
+    return association._build()  # pyright: ignore[reportPrivateUsage]
