@@ -99,6 +99,20 @@ def test_every_example_is_admitted(apiserver: ApiServer) -> None:
                 admitted(apiserver, document["kind"], document.get("spec"), name=document["metadata"]["name"])
 
 
+def test_algorithms_of_all_kinds_are_admitted(apiserver: ApiServer) -> None:
+    spec = {
+        "ike": {
+            "proposals": [
+                "aes256gcm16-chacha20poly1305-prfsha512-prfsha384-x25519-ecp521-ke1_mlkem1024-ke1_mlkem768-ke1_none",
+                "aes256-aes128-sha512-sha256-modp4096-modp2048",
+                "aes128ccm16-prfsha256-mlkem768",
+            ]
+        },
+        "esp": {"proposals": ["aes128-sha256-modp2048-noesn", "aes256gcm16-x25519-ke1_mlkem768-esn"]},
+    }
+    admitted(apiserver, TUNNEL_KIND, spec)
+
+
 _SELECTOR = {"matchLabels": {"role": "hub"}}
 
 
@@ -153,12 +167,16 @@ _SELECTOR = {"matchLabels": {"role": "hub"}}
         ({"ike": {"proposals": ["aes256gcm16-x25519"]}}, "'aes256gcm16-x25519' is no IKE proposal"),
         ({"ike": {"proposals": ["aes256gcm16-prfsha384"]}}, "'aes256gcm16-prfsha384' is no IKE proposal"),
         ({"ike": {"proposals": ["aes256gcm16-prfsha384-x25519 "]}}, "is no IKE proposal"),
+        ({"ike": {"proposals": ["aes256-prfsha384-x25519"]}}, "'aes256-prfsha384-x25519' is no IKE proposal"),
+        ({"ike": {"proposals": ["aes256-aes128gcm16-sha256-x25519"]}}, "is no IKE proposal"),
+        ({"ike": {"proposals": ["aes256gcm16-prfsha384-x25519-ke1_mlkem512"]}}, "is no IKE proposal"),
         ({"ike": {"proposals": []}}, "spec.ike.proposals in body should have at least 1"),
         (
             {"esp": {"proposals": ["aes128gcm16-esn", "null"]}},
             """spec.esp.proposals[1]: Invalid value: "null": 'null' is no ESP proposal that Hauberk knows: write""",
         ),
         ({"esp": {"proposals": ["aes128gcm16"]}}, "'aes128gcm16' is no ESP proposal"),
+        ({"esp": {"proposals": ["aes128-esn"]}}, "'aes128-esn' is no ESP proposal"),
         ({"esp": {"proposals": []}}, "should have at least 1 items"),
         (
             {"esp": {"proposals": ["aes128gcm16-esn", "aes128gcm16-noesn"], "rekeyPackets": 2**32}},

@@ -45,6 +45,16 @@ def test_what_a_tunnel_proposes_strangers_may_propose(proposal: str) -> None:
         assert pair.current.proposal == proposal
 
 
+def test_by_default_two_nodes_agree_on_keys_that_no_quantum_computer_finds() -> None:
+    network = Network(2)
+    network.start()
+    network.run_until(network.connected, limit=1.0)
+    for party in network.parties:
+        (pair,) = party.alive.pairs
+        assert pair.current is not None
+        assert pair.current.proposal == "aes256gcm16-prfsha384-x25519-ke1_mlkem768"
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_both_ends_begin_at_once(seed: int) -> None:
     network = Network(2, seed=seed)

@@ -210,6 +210,16 @@ def test_all_algorithms_that_the_agent_has_are_admitted() -> None:
         assert _pattern("ike").search("-".join(words)), words
     for words in product((*ciphers, *beside), ESNS):
         assert _pattern("esp").search("-".join(words)), words
+    for method in KEY_EXCHANGES:
+        assert _pattern("esp").search(f"aes128gcm16-{method}-esn"), method
+
+
+def test_additional_key_exchanges_are_admitted() -> None:
+    for additional in ("ke1_mlkem768", "ke1_mlkem1024", "ke1_mlkem768-ke1_none", "ke1_mlkem1024-ke1_mlkem768"):
+        assert _pattern("ike").search(f"aes256gcm16-prfsha384-x25519-{additional}"), additional
+        assert _pattern("esp").search(f"aes256gcm16-x25519-{additional}-esn"), additional
+        assert not _pattern("ike").search(f"aes256gcm16-prfsha384-{additional}"), additional
+        assert not _pattern("esp").search(f"aes256gcm16-{additional}-esn"), additional
 
 
 @settings(deadline=None)
