@@ -27,6 +27,7 @@ from hauberk_ike import (
     IkeEndpoint,
     IkeProposal,
     IkeSaId,
+    IkeSaRekeyed,
     IkeSaUp,
     IpAddress,
     Mode,
@@ -138,7 +139,8 @@ class Party:
         identity: str,
         host: str,
         *,
-        seed: int = 1,
+        seed: float = 1,
+        generation: int = 0,
         credentials: Credentials | None = None,
         anonymous: bool = False,
         settings: EndpointSettings | None = None,
@@ -147,7 +149,7 @@ class Party:
     ) -> None:
         self.identity = identity
         self.address = address(host)
-        self.policy = Policy(int(self.address.host) << 8 & 0xFFFFFFFF)
+        self.policy = Policy((int(self.address.host) << 16 & 0xFFFFFFFF) + 1000 * generation)
         self._chance = random.Random(f"{identity} {seed}")
         self.next_nonces: list[int] = []
         """First bytes for the next nonces (or other 32 random bytes), where a test decides which is the lowest."""
@@ -161,6 +163,8 @@ class Party:
         )
         self.events: list[Event] = []
         self.kernel: dict[int, ChildSaUp] = {}
+        self.carriers: dict[int, IkeSaId] = {}
+        """Which IKE SA each of them belongs to now."""
 
     def _entropy(self, length: int) -> bytes:
         data = self._chance.randbytes(length)
@@ -173,9 +177,14 @@ class Party:
             if isinstance(event, ChildSaUp):
                 assert event.spi_in in self.policy.allocated, "an SPI that the kernel did not give"
                 self.kernel[event.spi_in] = event
+                self.carriers[event.spi_in] = event.ike_sa
             elif isinstance(event, ChildSaDown):
-                del self.kernel[event.spi_in]
+                del self.kernel[event.spi_in], self.carriers[event.spi_in]
                 self.policy.allocated.remove(event.spi_in)
+            elif isinstance(event, IkeSaRekeyed):
+                self.carriers = {
+                    spi: event.new if carrier == event.old else carrier for spi, carrier in self.carriers.items()
+                }
 
     def take(self, now: float) -> list[Datagram]:
         """What it sends now."""
@@ -225,7 +234,7 @@ class Pair:
         settings: EndpointSettings | None = None,
         bob_settings: EndpointSettings | None = None,
         wall_clock: Callable[[], datetime] = lambda: TODAY,
-        seed: int = 1,
+        seed: float = 1,
         alice_authentication: PeerAuthentication | None = None,
         bob_authentication: PeerAuthentication | None = None,
         anonymous: bool = False,
