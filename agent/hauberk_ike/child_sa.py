@@ -148,6 +148,7 @@ class AgreedChild:
             additional=secrets.additional,
         )
         ours, theirs = (from_initiator, to_initiator) if self.initiator else (to_initiator, from_initiator)
+        ends = sa.path.ends
         child = ChildSa(self)
         child.is_redundant = redundant
         sa.children[child.spi_in] = child
@@ -165,9 +166,9 @@ class AgreedChild:
                 ts_local=self.ts_local,
                 ts_remote=self.ts_remote,
                 initiator=self.initiator,
-                local=sa.path.local.host,
-                remote=sa.path.remote.host,
-                encapsulation=sa.path.encapsulation,
+                local=ends.local.host,
+                remote=ends.remote.host,
+                encapsulation=ends.encapsulation,
                 rekeyed_spi_in=self.replaces.spi_in if self.replaces else sa.reauthenticated_spi(self.config.label),
                 redundant=redundant,
             )

@@ -203,6 +203,8 @@ class IkeSaInfo:
     remote: SocketAddress
     nat_local: bool
     nat_remote: bool
+    additional_addresses: tuple[IpAddress, ...]
+    """Where else the peer says that it can be reached (RFC 4555 section 3.6)."""
     proposal: str
     certificate_serial: int | None
     certificate_not_after: datetime | None

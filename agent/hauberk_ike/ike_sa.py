@@ -292,6 +292,7 @@ class IkeSa:
             remote=self.path.remote,
             nat_local=self.path.nat_local,
             nat_remote=self.path.nat_remote,
+            additional_addresses=self.path.additional,
             proposal=str(self.proposal),
             certificate_serial=self.certificate_serial,
             certificate_not_after=self.certificate_not_after,

@@ -11,11 +11,12 @@ astray.
 The IKE SA that takes another's place by a rekey takes over its path, as an object.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hauberk_ike.config import Encapsulation, EndpointSettings, PeerConfig
 from hauberk_ike.context import Context
-from hauberk_ike.datagram import Datagram, SocketAddress
+from hauberk_ike.datagram import Datagram, IpAddress, SocketAddress
 from hauberk_ike.encapsulation import KEEPALIVE, UdpEncapsulation
 from hauberk_ike.errors import ExchangeRefused, RefusalReason, Refused
 from hauberk_ike.events import IkeSaMoved
@@ -26,10 +27,30 @@ if TYPE_CHECKING:
     from hauberk_ike.ike_sa import IkeSa
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """Between where ESP goes, and how."""
+
+    local: SocketAddress
+    remote: SocketAddress
+    encapsulation: UdpEncapsulation | None
+
+
 class Path:
     """Mutable; made with its IKE SA, when nothing is known yet but the addresses."""
 
-    __slots__ = ("_port", "_wish", "keepalive_at", "local", "nat_local", "nat_remote", "remote")
+    __slots__ = (
+        "_port",
+        "_proved",
+        "_wish",
+        "additional",
+        "keepalive_at",
+        "local",
+        "mobike",
+        "nat_local",
+        "nat_remote",
+        "remote",
+    )
 
     def __init__(
         self, settings: EndpointSettings, wish: Encapsulation, *, local: SocketAddress, remote: SocketAddress
@@ -42,6 +63,12 @@ class Path:
         """A NAT is before us,"""
         self.nat_remote = False
         """and before the peer."""
+        self.mobike = False
+        """Whether the peer may move by UPDATE_SA_ADDRESSES (RFC 4555), and by that alone."""
+        self.additional: tuple[IpAddress, ...] = ()
+        """Where else the peer says that it can be reached."""
+        self._proved: Ends | None = None
+        """While the peer has not shown that it is where it says: between where ESP goes on."""
         self.keepalive_at: float | None = None
         """When the NAT before us is to be reminded of its mapping."""
 
@@ -56,6 +83,36 @@ class Path:
         if self.local.port != self._port or not (self.nat_local or self.nat_remote or self.is_forced):
             return None
         return UdpEncapsulation(local_port=self.local.port, remote_port=self.remote.port)
+
+    @property
+    def ends(self) -> "Ends":
+        """Between where ESP goes."""
+        return self._proved or self._current()
+
+    @property
+    def is_unproved(self) -> bool:
+        """Whether IKE has followed the peer to where ESP has not."""
+        return self._proved is not None
+
+    def update(self, found: Detection, *, local: SocketAddress, remote: SocketAddress) -> None:
+        """The peer has moved (RFC 4555 section 3.5). A host of its own that is new is not proved; where ESP goes is.
+
+        Raises ExchangeRefused, with nothing changed, for a NAT that is not wanted.
+        """
+        if found.nat_local or found.nat_remote:
+            self._check_wish(NotifyType.UNACCEPTABLE_ADDRESSES)
+        before = self.ends
+        self.local, self.remote = local, remote
+        if found.supported:
+            self.learn(found)
+        self._proved = before if before.remote.host != remote.host else None
+
+    def prove(self) -> None:
+        """The peer receives where it says."""
+        self._proved = None
+
+    def _current(self) -> "Ends":
+        return Ends(local=self.local, remote=self.remote, encapsulation=self.encapsulation)
 
     def learn(self, found: Detection) -> None:
         """By the notifies of the peer's IKE_SA_INIT message."""
@@ -96,18 +153,24 @@ class Path:
                 reason=RefusalReason.NOT_ENCAPSULATED,
             )
 
-    def _check_wish(self) -> None:
-        """Where a NAT was found."""
+    def _check_wish(self, notify: NotifyType = NotifyType.AUTHENTICATION_FAILED) -> None:
+        """Where a NAT was found. Raises ExchangeRefused, by which the peer is told `notify`."""
         if self._wish is Encapsulation.NEVER:
             raise ExchangeRefused(
-                NotifyType.AUTHENTICATION_FAILED,
+                notify,
                 "there is a NAT in between, and UDP encapsulation is not wanted",
                 reason=RefusalReason.NAT_DETECTED,
             )
 
     def follows(self, *, local: SocketAddress, remote: SocketAddress) -> bool:
         """Whether a peer from which an authentic and new message came like this is to be followed there."""
-        return self.nat_remote and not self.nat_local and local.host == self.local.host and remote != self.remote
+        return (
+            self.nat_remote
+            and not self.nat_local
+            and not self.mobike  # RFC 4555 section 3.8
+            and local.host == self.local.host
+            and remote != self.remote
+        )
 
     def start_keepalives(self, context: Context, now: float) -> None:
         """To be called whenever the IKE SA is established, or its path another."""
@@ -133,14 +196,21 @@ def follow(sa: "IkeSa", *, local: SocketAddress, remote: SocketAddress, now: flo
                 sa.context.policy.permit_address(sa.peer, remote)
         except Refused:
             return
-        move(sa, local=local, remote=remote, now=now)
+        sa.path.local, sa.path.remote = local, remote
+        sa.path.start_keepalives(sa.context, now)
+        report_move(sa)
 
 
-def move(sa: "IkeSa", *, local: SocketAddress, remote: SocketAddress, now: float) -> None:
-    """The path has other ends from now on: reports IkeSaMoved."""
-    path = sa.path
-    path.local, path.remote = local, remote
-    path.start_keepalives(sa.context, now)
+def report_move(sa: "IkeSa") -> None:
+    """ESP is to go between other ends from now on."""
+    sa = sa.heir
+    ends = sa.path.ends
     sa.context.events.append(
-        IkeSaMoved(ike_sa=sa.handle, peer=sa.peer, local=local, remote=remote, encapsulation=path.encapsulation)
+        IkeSaMoved(
+            ike_sa=sa.handle,
+            peer=sa.peer,
+            local=ends.local,
+            remote=ends.remote,
+            encapsulation=ends.encapsulation,
+        )
     )

@@ -6,6 +6,7 @@
 from typing import TYPE_CHECKING
 
 from hauberk_ike.events import IkeSaRekeyed
+from hauberk_ike.exchanges.mobike import ReturnRoutability
 from hauberk_ike.lifecycle import State, Step
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def hand_over(old: "IkeSa", new: "IkeSa", now: float) -> None:
             spi_r=new.spi_r,
         )
     )
+    if new.path.is_unproved:
+        # What `old` has asked may never be answered now.
+        new.start(ReturnRoutability(), now)
     new.requests.pump(new, now)
     new.context.registry.settle(new)
 

@@ -19,6 +19,7 @@ from hauberk_ike.errors import (
     SpiUnavailable,
 )
 from hauberk_ike.events import DownReason
+from hauberk_ike.exchanges import mobike
 from hauberk_ike.exchanges.create_child_sa import CreateChildSa
 from hauberk_ike.exchanges.exchange import Inbound
 from hauberk_ike.exchanges.informational import DeleteChildSa
@@ -149,6 +150,7 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
     if not permits_ike(peer.ike_proposals, sa.proposal):
         raise _refusal(RefusalReason.NO_PROPOSAL_CHOSEN, f"{sa.proposal} is not what this peer is to use")
     sa.path.settle_responder(peer, local=message.local, remote=message.remote)
+    mobility = mobike.negotiate(sa, peer, message)
     ours = own_identity.as_responder()
     proof = authentication.prove(key, sa.keys.prf, _octets(sa, ours, by_initiator=False), sa.peer_hashes)
     sa.peer = peer
@@ -157,7 +159,7 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
     payloads: list[KnownPayload] = [ours]
     if isinstance(key, CertifiedKey):
         payloads += key.payloads
-    payloads.append(proof)
+    payloads += (proof, *mobility)
     if contents.maybe(SecurityAssociation) is None:
         return payloads  # childless (RFC 6023)
     try:

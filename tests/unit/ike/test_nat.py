@@ -205,6 +205,29 @@ def test_a_whole_life_on_port_4500_from_the_first_message_on() -> None:
     agree(pair.alice, pair.bob)
 
 
+def test_a_port_of_the_peers_that_somebody_chose_stays_when_a_nat_is_found() -> None:
+    pair = NatPair(bob_nat=True)
+    assert pair.bob_nat is not None
+    pair.bob_nat.ports = {14500: address("192.0.2.2", 4500)}
+    pair.alice_peer = replace(
+        pair.alice_peer, local=address("192.0.2.1", 4500), remote=SocketAddress(host=pair.bob_nat.outside, port=14500)
+    )
+    pair.set_up()
+    assert pair.alice.one(ChildSaUp).encapsulation == UdpEncapsulation(local_port=4500, remote_port=14500)
+
+
+def test_a_peer_that_stays_on_port_500_behind_our_nat_gets_neither_encapsulation_nor_keepalives() -> None:
+    pair = Pair(dpd_seconds=0)
+    raw = RawPeer(pair.bob, ALICE)
+    elsewhere = build_notifies(raw.spi, NO_SPI, local=raw.address, remote=address("203.0.113.1"))
+    assert raw.ask_init([*raw.init_payloads(), *elsewhere]) is not None
+    assert raw.ask(ExchangeType.IKE_AUTH, raw.auth_payloads()) is not None
+    assert pair.bob.one(IkeSaUp).nat_local
+    assert pair.bob.one(ChildSaUp).encapsulation is None
+    pair.wait(1000)
+    assert pair.bob.take(pair.now) == []
+
+
 # Mappings change
 
 
@@ -227,6 +250,26 @@ def test_a_peer_whose_port_changes_is_followed_on_its_next_request() -> None:
     assert pair.to_alice().remote == moved.remote  # <-- DELETE
     pair.to_bob()  # --> its answer
     assert pair.bob.one(IkeSaDown).reason is DownReason.DELETED
+
+
+def test_the_ike_sa_that_replaces_another_goes_on_through_the_same_nat() -> None:
+    pair = NatPair(alice_nat=True, dpd_seconds=0)
+    handle = pair.set_up()
+    pair.alice.endpoint.rekey_ike(handle, now=pair.now)
+    exchange(pair)  # --> <-- CREATE_CHILD_SA, for the IKE SA
+    exchange(pair)  # --> <-- DELETE of the old one
+    (info,) = pair.bob.endpoint.established()
+    assert info.ike_sa != pair.bob.one(IkeSaUp).ike_sa
+    assert (info.remote, info.nat_remote) == (address(ALICE_OUTSIDE, 40002), True)
+    pair.wait(20)
+    assert pair.to_bob().data == KEEPALIVE  # --> one, and not one for each
+    assert pair.alice_nat is not None
+    pair.alice_nat.forget()
+    (new,) = pair.alice.endpoint.established()
+    pair.alice.endpoint.delete_child(new.ike_sa, new.children[0].spi_in, now=pair.now)
+    exchange(pair)  # --> <-- DELETE of the child, from another port
+    moved = pair.bob.one(IkeSaMoved)
+    assert (moved.ike_sa, moved.remote.port) == (info.ike_sa, 40003)
 
 
 def test_a_peer_whose_address_changes_is_followed_if_the_policy_permits() -> None:
@@ -308,6 +351,18 @@ def test_a_peer_that_is_behind_no_nat_is_answered_and_not_followed() -> None:
     assert answer.remote == address("203.0.113.66", 666)
     assert not pair.bob.seen(IkeSaMoved)
     assert pair.bob.endpoint.established()[0].remote == pair.alice.address
+
+
+def test_a_peer_that_comes_to_another_address_of_ours_is_answered_and_not_followed() -> None:
+    pair = NatPair(alice_nat=True, dpd_seconds=5, bob_dpd_seconds=0)
+    pair.set_up()
+    pair.wait(5)
+    liveness = pair.lose(pair.alice)
+    other = address("192.0.2.22", 4500)
+    pair.bob.endpoint.receive_datagram(liveness.data, local=other, remote=address(ALICE_OUTSIDE, 40003), now=pair.now)
+    (answer,) = pair.bob.take(pair.now)
+    assert answer.local == other
+    assert not pair.bob.seen(IkeSaMoved)
 
 
 def test_a_host_behind_a_nat_follows_nobody() -> None:
