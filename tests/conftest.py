@@ -16,6 +16,6 @@ _SHARED = ("lab", "apiserver", "outcomes")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts every test in its group, before pytest-xdist looks."""
     for item in items:
-        fixtures: tuple[str, ...] = tuple(getattr(item, "fixturenames", ()))
+        fixtures: list[str] = getattr(item, "fixturenames", [])
         group = next((name for name in _SHARED if name in fixtures), item.path.as_posix())
         item.add_marker(pytest.mark.xdist_group(group))
