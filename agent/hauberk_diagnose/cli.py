@@ -59,10 +59,10 @@ line ends in '&'.
 
 # The options that --config replaces.
 _WISHES: Final = (
-    "local", "remote", "identity", "peer_identity", "psk_file", "certificate", "key", "ca", "port", "remote_port",
-    "nat_port", "ike", "esp", "mode", "ts_local", "ts_remote", "label", "childless", "encapsulation", "mobike",
-    "rekey_seconds", "ike_rekey_seconds", "initial_contact", "dpd_seconds", "keepalive_seconds", "retransmit_tries",
-    "retransmit_seconds",
+    "local", "remote", "identity", "peer_identity", "psk_file", "certificate", "key", "ca", "profile", "ml_dsa",
+    "port", "remote_port", "nat_port", "ike", "esp", "mode", "ts_local", "ts_remote", "label", "childless",
+    "encapsulation", "mobike", "rekey_seconds", "ike_rekey_seconds", "initial_contact", "dpd_seconds",
+    "keepalive_seconds", "retransmit_tries", "retransmit_seconds",
 )  # fmt: skip
 
 
@@ -159,6 +159,14 @@ def _add_ends(command: argparse.ArgumentParser, *, is_initiator: bool) -> None:
     group.add_argument("--certificate", type=Path, metavar="FILE", help="our certificate, then its intermediates")
     group.add_argument("--key", type=Path, metavar="FILE", help="our certificate's private key")
     group.add_argument("--ca", type=Path, metavar="FILE", help="the roots that we trust")
+    group.add_argument(
+        "--profile",
+        choices=("rfc4945", "mesh"),
+        help="what a peer's certificate has to be like: as gateways' are (the default), or as a mesh's nodes'",
+    )
+    group.add_argument(
+        "--ml-dsa", action="store_true", default=None, help="let peers sign with ML-DSA-65, which is a draft still"
+    )
     group.add_argument("--port", type=_port, metavar="PORT", help="UDP port here, default 500")
     group.add_argument("--remote-port", type=_port, metavar="PORT", help="UDP port of the peer, default that of --port")
     group.add_argument(
@@ -333,7 +341,7 @@ def _wish(options: argparse.Namespace, given: dict[str, Any]) -> RunWish:
     )
     return RunWish(
         **_those(
-            given, "identity", "certificate", "key", "ca", "port", "nat_port", "remote_port",
+            given, "identity", "certificate", "key", "ca", "profile", "ml_dsa", "port", "nat_port", "remote_port",
             "retransmit_tries", "retransmit_seconds", "keepalive_seconds",
         ),
         peers=(peer,),

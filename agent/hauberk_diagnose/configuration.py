@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Final
 
 from hauberk_diagnose.credentials import read_credentials, read_secret
 from hauberk_diagnose.errors import Trouble
 from hauberk_diagnose.selector import parse_selector
 from hauberk_diagnose.wish import ANY, ChildWish, PeerWish, RunWish
 from hauberk_ike import (
+    CertificateProfile,
     ChildConfig,
     Credentials,
     Encapsulation,
@@ -30,6 +32,8 @@ from hauberk_ike import (
     SocketAddress,
     TrafficSelector,
 )
+
+_PROFILES: Final = {"rfc4945": CertificateProfile.RFC4945, "mesh": CertificateProfile.MESH}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +106,8 @@ def _credentials(wish: RunWish, identity: Identity, directory: Path) -> Credenti
         certificate=directory / wish.certificate,
         key=directory / wish.key,
         authorities=directory / wish.ca,
+        profile=_PROFILES[wish.profile],
+        ml_dsa=wish.ml_dsa,
     )
 
 

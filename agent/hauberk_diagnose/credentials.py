@@ -5,14 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
 
 from hauberk_diagnose.errors import Trouble
-from hauberk_ike import Credentials, Identity, PreSharedKey
+from hauberk_ike import CertificateProfile, Credentials, Identity, PreSharedKey
+from hauberk_ike.signature import PrivateKey
 
 
-def read_credentials(identity: Identity, *, certificate: Path, key: Path, authorities: Path) -> Credentials:
+def read_credentials(
+    identity: Identity,
+    *,
+    certificate: Path,
+    key: Path,
+    authorities: Path,
+    profile: CertificateProfile,
+    ml_dsa: bool,
+) -> Credentials:
     """Our own certificate with its intermediates, its key, and the roots that we trust. Raises Trouble."""
     try:
         return Credentials(
@@ -20,6 +28,8 @@ def read_credentials(identity: Identity, *, certificate: Path, key: Path, author
             private_key=_read_key(key),
             certificate_chain=_read_certificates(certificate),
             roots=_read_certificates(authorities),
+            profile=profile,
+            ml_dsa=ml_dsa,
         )
     except ValueError as error:
         raise Trouble(f"{certificate} with {key}: {error}") from None
@@ -50,11 +60,11 @@ def _read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
         if data.lstrip().startswith(b"-----BEGIN"):
             return tuple(x509.load_pem_x509_certificates(data))
         return (x509.load_der_x509_certificate(data),)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise Trouble(f"{path}: no certificate in PEM or DER ({error})") from None
 
 
-def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+def _read_key(path: Path) -> PrivateKey:
     data = read_bytes(path)
     try:
         if data.lstrip().startswith(b"-----BEGIN"):
@@ -66,6 +76,6 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     except ValueError:
         # The library's text is not repeated: it might quote what it read.
         raise Trouble(f"{path}: no private key in PEM or DER") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise Trouble(f"{path}: only keys of the curves P-256 and P-384 are supported here")
+    if not isinstance(key, PrivateKey):
+        raise Trouble(f"{path}: a key for something else; IKE takes ECDSA, RSA, Ed25519 and ML-DSA-65")
     return key

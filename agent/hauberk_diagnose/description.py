@@ -234,9 +234,17 @@ def _authentication(body: bytes, setting: Setting) -> Fields:
     data = payload.data
     if payload.method == AuthMethod.DIGITAL_SIGNATURE and len(data) > data[0]:
         identifier, data = data[1 : 1 + data[0]], data[1 + data[0] :]
-        fields["algorithm"] = _SIGNATURES.get(identifier.hex(), identifier.hex())
+        fields["algorithm"] = _signature_name(identifier.hex())
     fields["hex"] = data.hex()
     return fields
+
+
+def _signature_name(identifier: str) -> str:
+    """By its DER AlgorithmIdentifier in hexadecimal; of RSASSA-PSS, whose parameters vary, by the hash in there."""
+    if _RSASSA_PSS in identifier:
+        hashes = [name for oid, name in _PSS_HASHES.items() if oid in identifier]
+        return f"RSASSA-PSS with {' and '.join(hashes) or 'SHA-1'}"
+    return _SIGNATURES.get(identifier, identifier)
 
 
 def _nonce(body: bytes, setting: Setting) -> Fields:
@@ -389,7 +397,14 @@ _UNREADABLE: Final = (
 )
 _HASH_AND_URL: Final = frozenset({12, 13})
 
-# DER AlgorithmIdentifiers of RFC 7427 appendix A.
+# Object identifiers of RFC 8017 appendix A.2.3 and of the hashes in its parameters.
+_RSASSA_PSS: Final = "06092a864886f70d01010a"
+_PSS_HASHES: Final = {
+    "0609608648016503040201": "SHA2_256",
+    "0609608648016503040202": "SHA2_384",
+    "0609608648016503040203": "SHA2_512",
+}
+# DER AlgorithmIdentifiers of RFC 7427 appendix A, and of RFC 9881 for ML-DSA.
 _SIGNATURES: Final = {
     "300d06092a864886f70d01010b0500": "sha256WithRSAEncryption",
     "300d06092a864886f70d01010c0500": "sha384WithRSAEncryption",
@@ -400,6 +415,9 @@ _SIGNATURES: Final = {
     "300a06082a8648ce3d040304": "ecdsa-with-sha512",
     "300506032b6570": "Ed25519",
     "300506032b6571": "Ed448",
+    "300b0609608648016503040311": "ML-DSA-44",
+    "300b0609608648016503040312": "ML-DSA-65",
+    "300b0609608648016503040313": "ML-DSA-87",
 }
 
 _DESCRIBERS: Final[dict[int, Callable[[bytes, Setting], Fields]]] = {

@@ -56,7 +56,11 @@ class PeerWish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunWish:
-    """A run. `identity` is ours; certificate, key and roots are needed if a peer is without `psk_file`."""
+    """A run. `identity` is ours; certificate, key and roots are needed if a peer is without `psk_file`.
+
+    `profile`: what peers' certificates have to be like, as gateways' are or as a mesh's nodes' are. `ml_dsa`: they may
+    have ML-DSA-65 keys.
+    """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -64,6 +68,8 @@ class RunWish:
     certificate: Path | None = None
     key: Path | None = field(default=None, repr=False)
     ca: Path | None = None
+    profile: Literal["rfc4945", "mesh"] = "rfc4945"
+    ml_dsa: bool = False
     peers: Sequence[PeerWish]
     port: int = 500
     nat_port: int = 4500

@@ -29,12 +29,12 @@ RECORDED: Final = Path(__file__).parent / "recorded"
 EVERY_TYPE: Final = sorted(set(range(33, 55)))
 
 
-def recorded(*, keys: bool) -> list[dict[str, Any]]:
-    """The messages of the recorded handshake."""
-    lines = (RECORDED / "handshake.keys").read_text().splitlines() if keys else []
+def recorded(*, keys: bool, name: str = "handshake") -> list[dict[str, Any]]:
+    """The messages of a recorded capture."""
+    lines = (RECORDED / f"{name}.keys").read_text().splitlines() if keys else []
     decoder, datagrams = Decoder(KeyTable(lines)), Datagrams()
     found: list[dict[str, Any]] = []
-    with (RECORDED / "handshake.pcap").open("rb") as file:
+    with (RECORDED / f"{name}.pcap").open("rb") as file:
         for frame in read_frames(file):
             udp = datagrams.read(frame)
             assert udp is not None
@@ -111,6 +111,27 @@ def test_the_recorded_handshake_decrypted() -> None:
     assert inside[4][0]["protocol"] == "ESP"
     assert inside[6][0] == {"payload": "D", "bytes": 8, "protocol": "IKE", "spis": []}
     assert inside[7] == []
+
+
+def test_keys_that_change_before_ike_auth_open_what_came_before_and_after() -> None:
+    messages = recorded(keys=True, name="hybrid")
+    inside = [message["payloads"][0].get("payloads") for message in messages[2:]]
+    assert None not in inside, "everything is decrypted"
+    assert [message["exchange"] for message in messages] == [
+        *["IKE_SA_INIT"] * 2, *["IKE_INTERMEDIATE"] * 2, *["IKE_AUTH"] * 2, *["CREATE_CHILD_SA"] * 2,
+        *["INFORMATIONAL"] * 2, *["CREATE_CHILD_SA"] * 2, *["IKE_FOLLOWUP_KE"] * 2, *["INFORMATIONAL"] * 4,
+    ]  # fmt: skip
+    assert messages[0]["payloads"][0]["proposals"][0]["proposal"] == "aes256-sha256-prfsha256-modp3072-ke1_mlkem768"
+    assert [(payload["name"], payload["public_bytes"]) for (payload,) in inside[:2]] == [
+        ("ML_KEM_768", 1184),
+        ("ML_KEM_768", 1088),
+    ]
+    assert [payload["algorithm"] for each in inside[2:4] for payload in each if payload["payload"] == "AUTH"] == [
+        "Ed25519",
+        "RSASSA-PSS with SHA2_256",
+    ]
+    assert inside[4][0]["notify"] == "REKEY_SA"
+    assert "N" in kinds(inside[10]), "ADDITIONAL_KEY_EXCHANGE"
 
 
 def test_another_ike_sas_keys_open_nothing() -> None:
