@@ -37,7 +37,7 @@ _KINDS: Final = (Kind.OURS, Kind.CHARON)
 
 
 def main() -> int:
-    """Measure, print tables, write figures and plot; 0, or 2 when something could not be measured."""
+    """Measure, print tables, write figures and plot; 0, 2 if that could not be done, 130 when interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ike",
         description=__doc__,
@@ -63,6 +63,9 @@ def main() -> int:
     except LabError as error:
         print(f"benchmarks.ike: {error.with_log_tail()}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("benchmarks.ike: interrupted; everything is stopped", file=sys.stderr)
+        return 130
     return 0
 
 
