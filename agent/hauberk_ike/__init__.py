@@ -18,6 +18,7 @@ from hauberk_ike.credentials import (
     CertifiedKey,
     Credentials,
     PeerAuthentication,
+    Ppk,
     PreSharedKey,
     Trust,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "PeerConfig",
     "PeerPolicy",
     "PeerRefused",
+    "Ppk",
     "PreSharedKey",
     "ProposalError",
     "ReauthenticationNeeded",

@@ -119,6 +119,8 @@ class EndpointSettings:
     """How long a cookie secret is used; the one before it is accepted for as long again."""
     answer_memory_seconds: float = 30.0
     """How long the last answer is kept after an IKE SA's end, for retransmitted requests."""
+    use_ppk: bool = False
+    """As responder, agree to mix in post-quantum pre-shared keys (RFC 8784): some peer's configuration has one."""
     max_children: int = 64
     """CHILD SAs per IKE SA; NO_ADDITIONAL_SAS beyond."""
     encapsulation_port: int = 4500

@@ -19,6 +19,8 @@ from hauberk_ike.wire.payloads import CertificatePayload
 
 MIN_SECRET_BYTES: Final = 8
 STRONG_SECRET_BYTES: Final = 32
+MIN_PPK_BYTES: Final = 32
+MAX_PPK_IDENTITY_BYTES: Final = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,25 @@ class PreSharedKey:
     def is_short(self) -> bool:
         """Whether it has less bytes than a secret has that is as strong as the keys: worth a warning."""
         return len(self.secret) < STRONG_SECRET_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ppk:
+    """A post-quantum pre-shared key (RFC 8784): both ends mix it into the keys, whatever they authenticate with.
+
+    `identity` is what both call it. If it is `required`, there is no IKE SA without it; otherwise both go without if
+    one of them does not have it. Raises ValueError for less than the 256 bits that the RFC asks for.
+    """
+
+    identity: bytes
+    secret: bytes = field(repr=False)
+    required: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.identity) <= MAX_PPK_IDENTITY_BYTES:
+            raise ValueError(f"a PPK's identity takes 1 to {MAX_PPK_IDENTITY_BYTES} bytes")
+        if len(self.secret) < MIN_PPK_BYTES:
+            raise ValueError(f"a PPK takes {MIN_PPK_BYTES} bytes at the very least")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,12 +160,14 @@ class PeerAuthentication:
 
     `local_identity`: who we are to this peer. `local`: with what we prove it; of several keys the one that the peer
     asks for. `remote`: what the peer has to prove itself with; nothing else is taken from it. As responder we ask for
-    certificates before we know who is there: then the endpoint's Credentials name the authorities.
+    certificates before we know who is there: then the endpoint's Credentials name the authorities; likewise a PPK is
+    agreed on if EndpointSettings.use_ppk says that some peer has one.
     """
 
     local_identity: Identity | None = None
     local: CertifiedKey | tuple[CertifiedKey, ...] | PreSharedKey | None = None
     remote: Trust | PreSharedKey | None = None
+    ppk: Ppk | None = None
 
     @classmethod
     def by_secret(cls, secret: bytes, *, local_identity: Identity | None = None) -> "PeerAuthentication":

@@ -36,6 +36,7 @@ class RefusalReason(StrEnum):
     SIGNATURE_INVALID = "SignatureInvalid"
     NAT_DETECTED = "NatDetected"
     NOT_ENCAPSULATED = "NotEncapsulated"
+    PPK_MISSING = "PpkMissing"
     PRE_SHARED_KEY_INVALID = "PreSharedKeyInvalid"
     UNKNOWN_PEER = "UnknownPeer"
     HALF_OPEN_LIMIT = "HalfOpenLimit"

@@ -46,6 +46,8 @@ class IkeSaUp:
     spi_r: bytes
     nat_local: bool = False
     nat_remote: bool = False
+    ppk: bool = False
+    """Whether a post-quantum pre-shared key is in the keys (RFC 8784)."""
     rekeyed: IkeSaId | None = None
     """The IKE SA that this one is to replace by reauthentication, which ends once all CHILD SAs are up here. (A rekey
     has IkeSaRekeyed instead.)"""

@@ -75,6 +75,7 @@ class IkeSa:
         "expires_at",
         "full_transcript",
         "handle",
+        "has_ppk",
         "hint",
         "identity",
         "init_answer",
@@ -109,6 +110,7 @@ class IkeSa:
         "spi_r",
         "state",
         "successor",
+        "use_ppk",
     )
 
     keys: IkeKeys
@@ -148,6 +150,10 @@ class IkeSa:
         """Under what the endpoint remembers a responder's first request."""
         self.is_counted = False
         """Whether it is among the endpoint's half-open ones."""
+        self.use_ppk = False
+        """Whether both ends said USE_PPK (RFC 8784)."""
+        self.has_ppk = False
+        """Whether a PPK is in the keys."""
         self.peer_authorities = b""
         """Which authorities a responder asked for, run together."""
         self.peer_hashes: frozenset[int] = frozenset()
@@ -331,6 +337,7 @@ class IkeSa:
                 nat_local=self.path.nat_local,
                 nat_remote=self.path.nat_remote,
                 rekeyed=self.reauthenticates.heir.handle if self.reauthenticates is not None else None,
+                ppk=self.has_ppk,
             )
         )
         self.plan_rekey(now)

@@ -24,9 +24,11 @@ from hauberk_ike.exchanges.create_child_sa import CreateChildSa
 from hauberk_ike.exchanges.exchange import Inbound
 from hauberk_ike.exchanges.informational import DeleteChildSa
 from hauberk_ike.identity import Identity
+from hauberk_ike.keys import IkeKeys, mix_ppk
 from hauberk_ike.lifecycle import Step
 from hauberk_ike.negotiation import permits_ike
 from hauberk_ike.numbers import AuthMethod, CertEncoding, ExchangeType, NotifyType, notify_name
+from hauberk_ike.ppk import choose_proof, name_ppk, ppk_of
 from hauberk_ike.signature import verify as verify_signature
 from hauberk_ike.trust import TrustStore, VerifiedCertificate
 from hauberk_ike.wire.header import NO_SPI
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
 class IkeAuth:
     """The initiator's side."""
 
-    __slots__ = ("_child", "_identity", "_peer")
+    __slots__ = ("_child", "_mixed", "_peer")
 
     kind = ExchangeType.IKE_AUTH
     doing = Doing.NOTHING
@@ -57,6 +59,8 @@ class IkeAuth:
     def __init__(self, peer: PeerConfig) -> None:
         self._peer = peer
         self._child = ChildRequest(peer.children[0]) if peer.children else None
+        self._mixed: IkeKeys | None = None
+        """The keys with the PPK in them, if we have offered one."""
 
     def build(self, sa: "IkeSa", now: float) -> Sequence[KnownPayload] | None:
         """IDi, CERT, CERTREQ, IDr, AUTH, notifies, and the first child's payloads."""
@@ -66,7 +70,7 @@ class IkeAuth:
                 raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, "the peer takes no IKE SA without a CHILD SA")
             identity, key = _own(sa, self._peer, sa.peer_authorities)
             ours = identity.as_initiator()
-            auth = authentication.prove(key, sa.keys.prf, _octets(sa, ours, by_initiator=True), sa.peer_hashes)
+            auth, ppk_notifies = self._prove(sa, key, ours)
             child = self._child.build(sa) if self._child is not None else []
         except (ExchangeRefused, SpiUnavailable) as error:
             sa.end(DownReason.FAILED, str(error), now)
@@ -80,7 +84,25 @@ class IkeAuth:
         payloads += (self._peer.identity.as_responder(), auth)
         if self._peer.initial_contact:
             payloads.append(Notify(type=NotifyType.INITIAL_CONTACT))
-        return [*payloads, *child]
+        return [*payloads, *ppk_notifies, *child]
+
+    def _prove(
+        self, sa: "IkeSa", key: CertifiedKey | PreSharedKey, ours: IdInitiator
+    ) -> tuple[Authentication, list[Notify]]:
+        """AUTH, and what goes with it if a PPK is in it (`hauberk_ike.ppk`). Raises ExchangeRefused."""
+        ppk = ppk_of(self._peer)
+        plain = _octets(sa, ours, sa.keys, by_initiator=True)
+        if ppk is None or not sa.use_ppk:
+            if ppk is not None and ppk.required:
+                raise _refusal(RefusalReason.PPK_MISSING, "the peer uses no PPK")
+            return authentication.prove(key, sa.keys.prf, plain, sa.peer_hashes), []
+        self._mixed = mix_ppk(sa.keys, ppk.secret)
+        mixed = _octets(sa, ours, self._mixed, by_initiator=True)
+        notifies = [name_ppk(ppk)]
+        if not ppk.required:
+            without = authentication.prove(key, sa.keys.prf, plain, sa.peer_hashes)
+            notifies.append(Notify(type=NotifyType.NO_PPK_AUTH, data=without.data))
+        return authentication.prove(key, sa.keys.prf, mixed, sa.peer_hashes), notifies
 
     def process(self, sa: "IkeSa", message: Inbound, now: float) -> None:
         """Verifies the responder, before anything else; then reports. Raises ProtocolError if it is somebody else."""
@@ -98,8 +120,9 @@ class IkeAuth:
         identity = Identity.from_payload(claim)
         if identity != self._peer.identity:
             raise _refusal(RefusalReason.IDENTITY_MISMATCH, f"the peer is {identity}, not {self._peer.identity}")
-        leaf = _verify(sa, self._peer, identity, auth, contents, _octets(sa, claim, by_initiator=False))
-        _authenticated(sa, identity, leaf)
+        keys = self._confirmed_keys(sa, contents)
+        leaf = _verify(sa, self._peer, identity, auth, contents, _octets(sa, claim, keys, by_initiator=False))
+        _authenticated(sa, identity, leaf, keys)
         if sa.is_closing:
             # It was deleted meanwhile: the peer has an IKE SA now that it must be told to delete.
             self.abandon(sa, "")
@@ -110,6 +133,17 @@ class IkeAuth:
         self._finish_child(sa, contents, now)
         for config in self._peer.children[1:]:
             sa.start(CreateChildSa(config), now)
+
+    def _confirmed_keys(self, sa: "IkeSa", contents: Contents) -> IkeKeys:
+        """Those that the responder has made its proof with. Raises ExchangeRefused."""
+        if self._mixed is None:
+            return sa.keys
+        if contents.notify(NotifyType.PPK_IDENTITY) is not None:
+            return self._mixed
+        ppk = ppk_of(self._peer)
+        if ppk is not None and ppk.required:
+            raise _refusal(RefusalReason.PPK_MISSING, "the peer does not have our PPK")
+        return sa.keys
 
     def abandon(self, sa: "IkeSa", reason: str) -> None:
         """The child's end is in the IKE SA's: it gets no event of its own."""
@@ -142,7 +176,14 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
     found = context.policy.find(identity, message.remote)
     if identity == context.local(found)[0]:
         raise _refusal(RefusalReason.IDENTITY_MISMATCH, "our own identity came back")
-    leaf = _verify(sa, found, identity, auth, contents, _octets(sa, claim, by_initiator=True))
+    given = choose_proof(ppk_of(found), context.decoy.secret, sa.keys, auth, contents, agreed=sa.use_ppk)
+    octets = _octets(sa, claim, given.keys, by_initiator=True)
+    try:
+        leaf = _verify(sa, found, identity, given.auth, contents, octets)
+    except ExchangeRefused as refusal:
+        raise given.refusal or refusal from None
+    if given.refusal is not None:
+        raise given.refusal
     peer = _authorize(sa, identity, found, message)
     own_identity, key = _own(sa, peer, requested_authorities(contents))
     if expected is not None and not own_identity.is_claimed_by(expected):
@@ -152,14 +193,16 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
     sa.path.settle_responder(peer, local=message.local, remote=message.remote)
     mobility = mobike.negotiate(sa, peer, message)
     ours = own_identity.as_responder()
-    proof = authentication.prove(key, sa.keys.prf, _octets(sa, ours, by_initiator=False), sa.peer_hashes)
+    proof = authentication.prove(key, sa.keys.prf, _octets(sa, ours, given.keys, by_initiator=False), sa.peer_hashes)
     sa.peer = peer
-    _authenticated(sa, identity, leaf)
+    _authenticated(sa, identity, leaf, given.keys)
     sa.established(initial_contact=_initial_contact(contents), now=now)
     payloads: list[KnownPayload] = [ours]
     if isinstance(key, CertifiedKey):
         payloads += key.payloads
     payloads += (proof, *mobility)
+    if given.is_mixed:
+        payloads.append(Notify(type=NotifyType.PPK_IDENTITY))
     if contents.maybe(SecurityAssociation) is None:
         return payloads  # childless (RFC 6023)
     try:
@@ -187,8 +230,8 @@ def _own(sa: "IkeSa", peer: PeerConfig, authorities: bytes) -> tuple[Identity, C
     return identity, authentication.choose_key(local, authorities=authorities, peer_hashes=sa.peer_hashes)
 
 
-def _octets(sa: "IkeSa", identity: Identification, *, by_initiator: bool) -> bytes:
-    """What the AUTH payload of either side covers.
+def _octets(sa: "IkeSa", identity: Identification, keys: IkeKeys, *, by_initiator: bool) -> bytes:
+    """What the AUTH payload of either side covers. `keys` may have a PPK in them that `sa.keys` has not yet.
 
     With IKE_SA_INIT_FULL_TRANSCRIPT_AUTH it is eight zeros, which no IKE SA has for an SPI, the IKE_SA_INIT message
     that its prover has received, and the one that it has sent: so neither end believes in another offer or choice than
@@ -196,10 +239,10 @@ def _octets(sa: "IkeSa", identity: Identification, *, by_initiator: bool) -> byt
     """
     sent, received = (sa.init_request, sa.init_answer) if by_initiator else (sa.init_answer, sa.init_request)
     return authentication.signed_octets(
-        sa.keys.prf,
+        keys.prf,
         message=NO_SPI + received + sent if sa.full_transcript else sent,
         peer_nonce=sa.nonce_r if by_initiator else sa.nonce_i,
-        sk_p=sa.keys.sk_pi if by_initiator else sa.keys.sk_pr,
+        sk_p=keys.sk_pi if by_initiator else keys.sk_pr,
         identity=identity,
         int_auth=sa.int_auth,
     )
@@ -249,13 +292,15 @@ def _authorize(sa: "IkeSa", identity: Identity, found: PeerConfig | None, messag
         raise _refusal(refused.reason, refused.message) from None
     if peer.identity != identity:
         raise _refusal(RefusalReason.IDENTITY_MISMATCH, f"the policy knows {identity} by another identity")
-    if demanded_of(peer) != demanded_of(found):
+    if demanded_of(peer) != demanded_of(found) or ppk_of(peer) != ppk_of(found):
         raise _refusal(RefusalReason.AUTHENTICATION_FAILED, f"{identity} has to prove itself in another way")
     return peer
 
 
-def _authenticated(sa: "IkeSa", identity: Identity, leaf: VerifiedCertificate | None) -> None:
+def _authenticated(sa: "IkeSa", identity: Identity, leaf: VerifiedCertificate | None, keys: IkeKeys) -> None:
     sa.identity = str(identity)
+    sa.has_ppk = keys is not sa.keys
+    sa.keys = keys
     if leaf is not None:
         sa.certificate_serial = leaf.certificate.serial_number
         sa.certificate_not_after = leaf.certificate.not_valid_after_utc

@@ -17,6 +17,7 @@ from hauberk_ike.keys import derive_ike_keys
 from hauberk_ike.lifecycle import Step
 from hauberk_ike.nat import DETECTION_LENGTH, Detection, build_notifies, detect
 from hauberk_ike.numbers import ExchangeType, NotifyType
+from hauberk_ike.ppk import ppk_of
 from hauberk_ike.proposals import IkeProposal
 from hauberk_ike.signature import HASH_ALGORITHMS, parse_hash_algorithms
 from hauberk_ike.wire.header import NO_SPI
@@ -36,6 +37,7 @@ MAX_RETRIES: Final = 5
 
 _FULL_TRANSCRIPT: Final = Notify(type=NotifyType.IKE_SA_INIT_FULL_TRANSCRIPT_AUTH)
 _INTERMEDIATE: Final = Notify(type=NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED)
+_USE_PPK: Final = Notify(type=NotifyType.USE_PPK)
 
 
 class IkeSaInit:
@@ -72,6 +74,8 @@ class IkeSaInit:
         )
         if any(proposal.additional for proposal in self._peer.ike_proposals):
             payloads.append(_INTERMEDIATE)
+        if ppk_of(self._peer) is not None:
+            payloads.append(_USE_PPK)
         return payloads
 
     def process(self, sa: "IkeSa", message: Inbound, now: float) -> None:
@@ -171,6 +175,8 @@ def learn(sa: "IkeSa", message: Inbound) -> None:
     sa.full_transcript = contents.notify(NotifyType.IKE_SA_INIT_FULL_TRANSCRIPT_AUTH) is not None
     sa.peer_childless = contents.notify(NotifyType.CHILDLESS_IKEV2_SUPPORTED) is not None
     sa.peer_authorities = requested_authorities(contents)
+    ours = ppk_of(sa.peer) is not None if sa.initiator else sa.context.settings.use_ppk
+    sa.use_ppk = ours and contents.notify(NotifyType.USE_PPK) is not None
 
 
 def _nat_notifies(sa: "IkeSa", spi_r: bytes) -> tuple[Notify, Notify]:
@@ -228,6 +234,7 @@ def answer(sa: "IkeSa", offer: InitOffer, message: Inbound) -> None:
             Notify(type=NotifyType.CHILDLESS_IKEV2_SUPPORTED),
             _FULL_TRANSCRIPT,
             *([_INTERMEDIATE] if offer.proposal.additional_methods else []),
+            *([_USE_PPK] if sa.use_ppk else []),
             *([sa.context.trust.request] if sa.context.trust is not None else []),
             vendor.HAUBERK,
         ),
