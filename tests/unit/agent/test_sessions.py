@@ -352,8 +352,9 @@ def test_states_of_nobody_are_named_and_those_of_pairs_are_not() -> None:
     assert len(sessions.unaccounted(dump)) == 2
 
 
-def test_twenty_nodes_begin_at_once() -> None:
-    network = Network(20)
+@pytest.mark.parametrize("size", [3, 20])
+def test_pitfall_18_all_nodes_begin_at_once(size: int) -> None:
+    network = Network(size)
     for party in network.parties:
         party.start()
     for party in network.parties:

@@ -288,6 +288,7 @@ def test_a_child_is_created_while_the_peer_rekeys_the_ike_sa() -> None:
     pair.bob.endpoint.rekey_ike(bobs(pair), now=pair.now)
     create, rekey = take(pair.alice, pair), take(pair.bob, pair)
     pair.bob.receive(create, pair.now)  # --> CREATE_CHILD_SA: SA, Ni, TSi, TSr
+    assert len(pair.bob.kernel) == 2
     pair.alice.receive(rekey, pair.now)  # <-- CREATE_CHILD_SA: SA, Ni, KEi
     refusals = take(pair.bob, pair), take(pair.alice, pair)
     pair.alice.receive(refusals[0], pair.now)  # <-- CREATE_CHILD_SA: N(TEMPORARY_FAILURE)
@@ -307,7 +308,8 @@ def test_a_child_is_rekeyed_while_the_peer_rekeys_the_ike_sa() -> None:
     pair.alice.endpoint.rekey_child(handle, pair.alice.one(ChildSaUp).spi_in, now=pair.now)
     pair.bob.endpoint.rekey_ike(bobs(pair), now=pair.now)
     pair.settle()  # the requests cross: TEMPORARY_FAILURE for both
-    assert len(pair.alice.kernel) == 1
+    assert len(pair.alice.seen(ChildSaUp)) == 1
+    assert not pair.alice.seen(IkeSaRekeyed)
     for _ in range(4):
         pair.wait(3)
         pair.settle()
@@ -403,4 +405,28 @@ def test_a_child_whose_answer_is_lost_is_not_rekeyed_before_the_other_end_knows_
         pair.wait(3)
         pair.settle()
     assert len(pair.alice.seen(ChildSaUp)) == 4
+    last = pair.bob.seen(ChildSaUp)[-1]
+    assert last.rekeyed_spi_in == pair.bob.seen(ChildSaUp)[-2].spi_in, "rekeyed in the end, and not made anew"
     one_each(pair, children=3)
+
+
+# What comes of it
+
+
+def test_pitfall_17_every_inbound_spi_is_one_that_the_kernel_gave_and_none_is_used_twice() -> None:
+    pair = Pair(children=(child(), child("more")))
+    pair.set_up()
+    pair.settle()
+    for _ in range(5):
+        for party in (pair.alice, pair.bob):
+            (info,) = party.endpoint.established()
+            for each in info.children:
+                party.endpoint.rekey_child(info.ike_sa, each.spi_in, now=pair.now)
+        pair.settle()  # both ends rekey the same ones
+        pair.wait(9)
+        pair.settle()
+    for party in (pair.alice, pair.bob):
+        used = [up.spi_in for up in party.seen(ChildSaUp)]
+        assert len(used) == len(set(used)) > 10
+        assert set(party.kernel) == party.policy.allocated
+    one_each(pair, children=2)

@@ -209,6 +209,18 @@ def test_pitfall_13_a_downgrade_sets_nothing_up(
     assert not pair.bob.leaked
 
 
+def test_an_answer_that_grants_no_way_for_what_it_chose_is_a_hint_and_no_more() -> None:
+    pair = hybrid()
+    pair.initiate()
+    request = pair.to_bob()  # --> IKE_SA_INIT
+    pair.to_alice(without(SUPPORTED))  # <-- IKE_SA_INIT, changed on its way
+    assert pair.quiet(), "Alice waits for a better one"
+    pair.bob.receive(request, pair.now)  # --> IKE_SA_INIT, again
+    pair.settle()
+    assert pair.alice.one(IkeSaUp)
+    agree(pair.alice, pair.bob)
+
+
 def test_the_full_transcript_is_what_auth_covers_if_both_say_so() -> None:
     for whole in (True, False):
         pair = Pair()
