@@ -80,6 +80,7 @@ def _endpoint() -> Iterator[bytes]:
                 for response in (0, FLAG_RESPONSE):
                     for message_id in (0, 1, 2):
                         yield _sealed(situation, exchange, payloads, message_id, flags | response)
+                    yield _in_fragments(situation, exchange, payloads, 1, flags | response)
         for wish in range(7):
             yield Writer().number(situation).number(Deed.WISH).number(wish).number(Deed.WAIT).number(255).done()
 
@@ -111,6 +112,16 @@ def _sealed(situation: int, exchange: int, payloads: list[KnownPayload], message
     script = Writer().number(situation).number(Deed.SEALED_PAYLOADS)
     _write_chain(script, *build_payloads(payloads))
     return script.number(EXCHANGES.index(exchange)).number(message_id).number(flags).done()
+
+
+def _in_fragments(situation: int, exchange: int, payloads: list[KnownPayload], message_id: int, flags: int) -> bytes:
+    first, chain = build_payloads(payloads)
+    pieces = [chain[at : at + 300] for at in range(0, len(chain), 300)]
+    script = Writer().number(situation)
+    for number, piece in enumerate(pieces, 1):
+        script.number(Deed.FRAGMENT).number(number).number(len(pieces)).number(first if number == 1 else 0).text(piece)
+        script.number(EXCHANGES.index(exchange)).number(message_id).number(flags)
+    return script.done()
 
 
 def _write_chain(script: Writer, first: int, chain: bytes) -> None:

@@ -77,10 +77,6 @@ class Scene:
         self.target.endpoint.receive_datagram(data, local=self.target.address, remote=self.peer.address, now=self.now)
         self.target.take(self.now)
 
-    def seal(self, exchange: int, first: int, chain: bytes, *, message_id: int, flags: int) -> bytes:
-        """What a peer with the right keys would send."""
-        return self.peer.seal_chain(exchange, first, chain, message_id=message_id, flags=flags)
-
     def wait(self, seconds: float) -> None:
         """Time passes, and timers fire. They come to an end."""
         end = self.now + seconds
@@ -157,7 +153,8 @@ class Deed:
     DAMAGED = 4
     WAIT = 5
     WISH = 6
-    COUNT = 7
+    FRAGMENT = 7
+    COUNT = 8
 
 
 def run(data: bytes) -> None:
@@ -183,6 +180,10 @@ def _do(scene: Scene, script: Script) -> None:
         case Deed.SEALED_BYTES if scene.keys_known:
             first, chain = script.number(), script.text()
             scene.receive(_sealed(scene, script, first, chain))
+        case Deed.FRAGMENT if scene.keys_known:
+            fragment = script.number(), script.number()
+            first, chain = script.number(), script.text()
+            scene.receive(_sealed(scene, script, first, chain, fragment=fragment))
         case Deed.DAMAGED if scene.sent:
             scene.receive(_damaged(scene.sent[script.number(len(scene.sent))], script))
         case Deed.WAIT:
@@ -213,9 +214,14 @@ def _clear(scene: Scene, script: Script) -> bytes:
     )
 
 
-def _sealed(scene: Scene, script: Script, first: int, chain: bytes) -> bytes:
+def _sealed(
+    scene: Scene, script: Script, first: int, chain: bytes, *, fragment: tuple[int, int] | None = None
+) -> bytes:
+    """What a peer with the right keys would send."""
     exchange = EXCHANGES[script.number(len(EXCHANGES))]
-    return scene.seal(exchange, first, chain, message_id=script.number(), flags=script.number())
+    return scene.peer.seal_chain(
+        exchange, first, chain, message_id=script.number(), flags=script.number(), fragment=fragment
+    )
 
 
 def _chain(script: Script) -> tuple[int, bytes]:

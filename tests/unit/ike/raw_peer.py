@@ -109,13 +109,30 @@ class RawPeer:
             payloads=payloads,
         )
 
-    def seal_chain(self, exchange: int, first: int, chain: bytes, *, message_id: int, flags: int) -> bytes:
-        """Encrypts a chain that no builder would build: a good peer's keys, a bad peer's mind. AES-GCM only."""
+    def seal_chain(
+        self,
+        exchange: int,
+        first: int,
+        chain: bytes,
+        *,
+        message_id: int,
+        flags: int,
+        fragment: tuple[int, int] | None = None,
+    ) -> bytes:
+        """Encrypts a chain that no builder would build: a good peer's keys, a bad peer's mind. AES-GCM only.
+
+        `fragment`: its number and their total, if that is what it is (RFC 7383 section 2.5).
+        """
         key = self.keys.sk_ei if self.initiator else self.keys.sk_er
-        length = GENERIC.size + 8 + len(chain) + 1 + 16
-        start = HEADER.pack(
-            self.spi_i, self.spi_r, PayloadType.SK, VERSION, exchange, flags, message_id, HEADER.size + length
-        ) + GENERIC.pack(first, 0, length)
+        kind, numbers = PayloadType.SK, b""
+        if fragment is not None:
+            kind, numbers = PayloadType.SKF, fragment[0].to_bytes(2) + fragment[1].to_bytes(2)
+        length = GENERIC.size + len(numbers) + 8 + len(chain) + 1 + 16
+        start = (
+            HEADER.pack(self.spi_i, self.spi_r, kind, VERSION, exchange, flags, message_id, HEADER.size + length)
+            + GENERIC.pack(first, 0, length)
+            + numbers
+        )
         iv = b"any  IV!"
         return start + iv + AESGCM(key[:16]).encrypt(key[16:] + iv, chain + b"\0", start)
 
