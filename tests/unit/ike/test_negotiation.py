@@ -292,6 +292,28 @@ def test_an_aead_goes_without_integrity_or_with_none(integrity: tuple[int, ...],
             choose_ike(offer, ike("aes128gcm16-prfsha256-x25519"))
 
 
+@pytest.mark.parametrize("kind", [13, 255, TransformType.ESN])
+def test_pitfall_7_an_ike_proposal_with_a_type_that_means_nothing_here_is_not_chosen(kind: int) -> None:
+    # RFC 7296 section 3.3.6: a transform type that is not understood makes its proposal unacceptable, and no other.
+    proposals = ike("aes128gcm16-prfsha256-x25519")
+    strange = changed(offer_ike(proposals), extra=(Transform(type=kind, id=0),))
+    with pytest.raises(ExchangeRefused):
+        choose_ike(strange, proposals)
+    (first,), (second,) = strange.proposals, offer_ike(proposals).proposals
+    both = SecurityAssociation(
+        proposals=(first, Proposal(number=2, protocol=Protocol.IKE, spi=b"", transforms=second.transforms))
+    )
+    _, chosen, _ = choose_ike(both, proposals)
+    assert chosen.number == 2
+
+
+@pytest.mark.parametrize("kind", [13, 255, TransformType.PRF])
+def test_pitfall_7_an_esp_proposal_with_a_type_that_means_nothing_here_is_not_chosen(kind: int) -> None:
+    proposals = esp("aes128gcm16-esn")
+    with pytest.raises(ExchangeRefused):
+        choose_esp(changed(offer_esp(proposals, SPI), extra=(Transform(type=kind, id=0),)), proposals)
+
+
 def test_a_rekey_carries_an_spi_of_8_bytes_both_ways() -> None:
     proposals = ike("aes128gcm16-prfsha256-x25519")
     offer = offer_ike(proposals, b"new spi!")
