@@ -59,10 +59,10 @@ line ends in '&'.
 
 # The options that --config replaces.
 _WISHES: Final = (
-    "local", "remote", "identity", "peer_identity", "psk_file", "certificate", "key", "ca", "profile", "ml_dsa",
-    "port", "remote_port", "nat_port", "ike", "esp", "mode", "ts_local", "ts_remote", "label", "childless",
-    "encapsulation", "mobike", "rekey_seconds", "ike_rekey_seconds", "initial_contact", "dpd_seconds",
-    "keepalive_seconds", "retransmit_tries", "retransmit_seconds",
+    "local", "remote", "identity", "peer_identity", "psk_file", "ppk_file", "ppk_id", "ppk_optional", "certificate",
+    "key", "ca", "profile", "ml_dsa", "port", "remote_port", "nat_port", "ike", "esp", "mode", "ts_local", "ts_remote",
+    "label", "childless", "encapsulation", "mobike", "rekey_seconds", "ike_rekey_seconds", "initial_contact",
+    "dpd_seconds", "keepalive_seconds", "retransmit_tries", "retransmit_seconds",
 )  # fmt: skip
 
 
@@ -156,6 +156,14 @@ def _add_ends(command: argparse.ArgumentParser, *, is_initiator: bool) -> None:
         metavar="FILE",
         help="a pre-shared key for both sides (after 0x in hexadecimal), instead of certificates",
     )
+    group.add_argument(
+        "--ppk-file",
+        type=Path,
+        metavar="FILE",
+        help="a post-quantum pre-shared key to mix in (RFC 8784), beside whatever proves who is who",
+    )
+    group.add_argument("--ppk-id", metavar="TEXT", help="what both ends call it")
+    group.add_argument("--ppk-optional", action="store_true", default=None, help="go on without if the peer has none")
     group.add_argument("--certificate", type=Path, metavar="FILE", help="our certificate, then its intermediates")
     group.add_argument("--key", type=Path, metavar="FILE", help="our certificate's private key")
     group.add_argument("--ca", type=Path, metavar="FILE", help="the roots that we trust")
@@ -333,7 +341,18 @@ def _wish(options: argparse.Namespace, given: dict[str, Any]) -> RunWish:
     child = ChildWish(**_those(given, "label", "mode", "esp", "ts_local", "ts_remote", "rekey_seconds"))
     peer = PeerWish(
         **_those(
-            given, "local", "remote", "psk_file", "ike", "dpd_seconds", "initial_contact", "encapsulation", "mobike"
+            given,
+            "local",
+            "remote",
+            "psk_file",
+            "ppk_file",
+            "ppk_id",
+            "ppk_optional",
+            "ike",
+            "dpd_seconds",
+            "initial_contact",
+            "encapsulation",
+            "mobike",
         ),
         **({"identity": given["peer_identity"]} if "peer_identity" in given else {}),
         **({"rekey_seconds": given["ike_rekey_seconds"]} if "ike_rekey_seconds" in given else {}),

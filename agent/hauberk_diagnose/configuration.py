@@ -6,7 +6,7 @@ Made of what people asked for (`hauberk_diagnose.wish`), files read and words un
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,7 @@ from hauberk_ike import (
     Mode,
     PeerAuthentication,
     PeerConfig,
+    Ppk,
     ProposalError,
     SocketAddress,
     TrafficSelector,
@@ -85,6 +86,7 @@ def build_configuration(wish: RunWish, directory: Path) -> Configuration:
             keepalive_seconds=wish.keepalive_seconds,
             encapsulation_port=wish.nat_port,
             encapsulation=_common_encapsulation(peers),
+            use_ppk=any(peer.ppk_file is not None for peer in wish.peers),
         )
     except ValueError as error:
         raise Trouble(str(error)) from None
@@ -122,6 +124,9 @@ def _peer(wish: PeerWish, run: RunWish, identity: Identity, directory: Path) -> 
     authentication = None
     if wish.psk_file is not None:
         authentication = PeerAuthentication.by_secret(read_secret(directory / wish.psk_file), local_identity=identity)
+    ppk = _ppk(wish, directory)
+    if ppk is not None:
+        authentication = replace(authentication or PeerAuthentication(), ppk=ppk)
     try:
         config = PeerConfig(
             name=wish.name,
@@ -142,6 +147,21 @@ def _peer(wish: PeerWish, run: RunWish, identity: Identity, directory: Path) -> 
     except ValueError as error:
         raise Trouble(str(error)) from None
     return Peer(config=config, any_address=any_address, any_identity=wish.identity == ANY)
+
+
+def _ppk(wish: PeerWish, directory: Path) -> Ppk | None:
+    if wish.ppk_file is None and wish.ppk_id is None:
+        return None
+    if wish.ppk_file is None or wish.ppk_id is None:
+        raise Trouble("a post-quantum pre-shared key needs both: ppk-file with the secret, ppk-id with its name")
+    try:
+        return Ppk(
+            identity=wish.ppk_id.encode(),
+            secret=read_secret(directory / wish.ppk_file),
+            required=not wish.ppk_optional,
+        )
+    except ValueError as error:
+        raise Trouble(f"{directory / wish.ppk_file}: {error}") from None
 
 
 def _accepted_proposals(peers: Sequence[Peer]) -> tuple[IkeProposal, ...]:

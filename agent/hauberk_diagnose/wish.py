@@ -36,7 +36,11 @@ class ChildWish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerWish:
-    """A peer. `psk_file`: prove ourselves to it, and let it prove itself, by that secret instead of certificates."""
+    """A peer. `psk_file`: prove ourselves to it, and let it prove itself, by that secret instead of certificates.
+
+    `ppk_file` and `ppk_id`: mix in that post-quantum pre-shared key (RFC 8784), which both call so; `ppk_optional`: do
+    without if the peer has none.
+    """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -45,6 +49,9 @@ class PeerWish:
     remote: str = ANY
     identity: str = ANY
     psk_file: Path | None = None
+    ppk_file: Path | None = None
+    ppk_id: str | None = None
+    ppk_optional: bool = False
     ike: Sequence[str] = DEFAULT_IKE
     children: Sequence[ChildWish] = ()
     dpd_seconds: float = 10.0

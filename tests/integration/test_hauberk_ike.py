@@ -210,6 +210,19 @@ def test_a_pre_shared_key_for_both(tmp_path: Path) -> None:
     assert "AUTHENTICATION_FAILED" in other.events("IkeSaDown")[0]["message"]
 
 
+def test_a_post_quantum_secret_is_mixed_in(pki: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "ppk"
+    secret.write_text("0x" + "a7" * 32)
+    ppk = ("--ppk-file", str(secret), "--ppk-id", "both")
+    right = Process("respond", "--local", RIGHT, *credentials(pki, "right"), *ppk)
+    assert right.command("status")["ok"]
+    left = initiate(pki, *ppk, "--command", "rekey-ike", "--command", "quit")
+    assert left.end() == 0
+    assert left.events("IkeSaUp")[0]["ppk"]
+    without = initiate(pki)
+    assert without.end() == 3
+
+
 def test_esp_in_udp_without_a_nat(pki: Path, responder: Process) -> None:
     left = initiate(pki, "--encapsulation", "always", "--command", "quit")
     assert left.end() == 0

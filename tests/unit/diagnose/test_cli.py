@@ -111,6 +111,17 @@ def test_a_file_takes_no_options_beside_it(capsys: pytest.CaptureFixture[str], t
     assert "--config says all of that: leave out --local, --childless" in err
 
 
+def test_a_post_quantum_secret_has_a_name_and_a_length(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    secret = tmp_path / "ppk"
+    secret.write_text("too short for it")
+    code, _, err = run(capsys, "initiate", *ENDS, *FILES, "--ppk-file", str(secret))
+    assert code == 1
+    assert "ppk-id with its name" in err
+    code, _, err = run(capsys, "initiate", *ENDS, *FILES, "--ppk-file", str(secret), "--ppk-id", "both")
+    assert code == 1
+    assert f"{secret}: a PPK takes 32 bytes at the very least" in err
+
+
 def test_certificates_or_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "initiate", *ENDS, "--key", "/nowhere")
     assert code == 1
