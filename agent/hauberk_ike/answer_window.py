@@ -13,8 +13,9 @@ from hauberk_ike.errors import MalformedMessage, ProtocolError
 from hauberk_ike.exchanges import ike_intermediate
 from hauberk_ike.exchanges.answers import ANSWERS
 from hauberk_ike.exchanges.exchange import Inbound
-from hauberk_ike.numbers import ExchangeType
-from hauberk_ike.wire.header import FLAG_INITIATOR, FLAG_RESPONSE, Header
+from hauberk_ike.fragmentation import Opener, begins_again, seal
+from hauberk_ike.numbers import ExchangeType, PayloadType
+from hauberk_ike.wire.header import Header
 from hauberk_ike.wire.message import Contents, parse_payloads
 
 if TYPE_CHECKING:
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
 class AnswerWindow:
     """What we are asked. `sa` is in every method the IKE SA whose window it is."""
 
-    __slots__ = ("_answer", "_expected_id", "_request_digest")
+    __slots__ = ("_answer", "_expected_id", "_opener", "_request_digest")
 
     def __init__(self, expected_id: int) -> None:
         self._expected_id = expected_id
         self._request_digest = b""
-        self._answer = b""
+        self._answer: tuple[bytes, ...] = ()
+        """One message, or all its fragments."""
+        self._opener = Opener()
 
     @property
     def has_memory(self) -> bool:
@@ -48,16 +51,19 @@ class AnswerWindow:
     ) -> None:
         """A request under the IKE SA's keys, if it is the next one; the one before it is answered again."""
         if header.message_id == self._expected_id - 1 and self._answer:
-            # Only the very same request is answered again (section 2.1), so that this serves nobody else.
-            if _digest(data) == self._request_digest:
-                sa.send(self._answer, local=local, remote=remote)
+            if self._repeats(sa, header, data):
+                for each in self._answer:
+                    sa.send(each, local=local, remote=remote)
             return
         if header.message_id != self._expected_id or not sa.hears(header.exchange_type):
             return
         try:
-            first, chain = sa.protection.open(header, data)
+            opened = self._opener.open(sa, header, data)
         except ProtocolError:
             return
+        if opened is None:
+            return
+        first, chain, data = opened
         sa.heard(local, remote, now)
         self._expected_id += 1
         message: Inbound | None = None
@@ -71,18 +77,26 @@ class AnswerWindow:
             if header.exchange_type == ExchangeType.IKE_AUTH or isinstance(error, MalformedMessage):
                 broken = error
         self._request_digest = _digest(data)
-        self._answer = sa.protection.seal(
-            spi_i=sa.spi_i,
-            spi_r=sa.spi_r,
+        self._answer = seal(
+            sa,
+            payloads,
             exchange_type=header.exchange_type,
-            flags=FLAG_RESPONSE | (FLAG_INITIATOR if sa.initiator else 0),
             message_id=header.message_id,
-            payloads=payloads,
+            response=True,
+            local=local,
+            remote=remote,
         )
-        sa.send(self._answer, local=local, remote=remote)
+        for each in self._answer:
+            sa.send(each, local=local, remote=remote)
         if header.exchange_type == ExchangeType.IKE_INTERMEDIATE and broken is None and message is not None:
-            ike_intermediate.answered(sa, message, self._answer, payloads)
+            ike_intermediate.answered(sa, message, self._answer[0], payloads)
         sa.answered(broken, remote, now)
+
+    def _repeats(self, sa: "IkeSa", header: Header, data: bytes) -> bool:
+        """Whether it is the last request once more: the very same (section 2.1), so that this serves nobody else."""
+        if header.next_payload == PayloadType.SKF:
+            return begins_again(sa, header, data)
+        return _digest(data) == self._request_digest
 
 
 def _digest(request: bytes) -> bytes:

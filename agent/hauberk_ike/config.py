@@ -15,6 +15,9 @@ from hauberk_ike.proposals import EspProposal, IkeProposal
 from hauberk_ike.selectors import TrafficSelector
 
 MAX_LABEL_BYTES = 64
+MIN_FRAGMENT_BYTES = 576
+"""What every IPv4 host takes (RFC 791); IPv6 has no use for less than 1280."""
+MAX_FRAGMENT_BYTES = 65535
 
 
 class Mode(Enum):
@@ -127,11 +130,22 @@ class EndpointSettings:
     """The UDP port, here and at peers, where IKE has a marker before it because ESP comes there too (RFC 3948)."""
     encapsulation: Encapsulation = Encapsulation.AUTO
     """What a responder does before it knows the peer, and with it `PeerConfig.encapsulation`."""
+    fragment_bytes: int = 1280
+    """The longest IP packet that a message under an IKE SA's keys goes in, longer ones going in fragments (RFC 7383).
+
+    Headers included, of IPv4 and IPv6 alike: 1280 bytes pass everywhere where IPv6 does. 0: no fragments either way.
+    """
     keepalive_seconds: float = 20.0
     """How often a NAT before us is reminded of its mapping (RFC 3948 section 4); 0: never."""
     replaced_seconds: float = 120.0
     """How long an SA that a rekey has replaced waits for the peer's DELETE before we send one ourselves. More than a
     whole round of retransmissions, or it would cut the peer's rekey short."""
+
+    def __post_init__(self) -> None:
+        if self.fragment_bytes and not MIN_FRAGMENT_BYTES <= self.fragment_bytes <= MAX_FRAGMENT_BYTES:
+            raise ValueError(
+                f"fragments are of {MIN_FRAGMENT_BYTES} to {MAX_FRAGMENT_BYTES} bytes, or 0: {self.fragment_bytes}"
+            )
 
 
 class PeerPolicy(Protocol):

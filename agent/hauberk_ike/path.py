@@ -12,12 +12,12 @@ The IKE SA that takes another's place by a rekey takes over its path, as an obje
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hauberk_ike.config import Encapsulation, EndpointSettings, PeerConfig
 from hauberk_ike.context import Context
 from hauberk_ike.datagram import Datagram, IpAddress, SocketAddress
-from hauberk_ike.encapsulation import KEEPALIVE, UdpEncapsulation
+from hauberk_ike.encapsulation import KEEPALIVE, NON_ESP_MARKER, UdpEncapsulation
 from hauberk_ike.errors import ExchangeRefused, RefusalReason, Refused
 from hauberk_ike.events import IkeSaMoved
 from hauberk_ike.nat import Detection
@@ -25,6 +25,12 @@ from hauberk_ike.numbers import NotifyType
 
 if TYPE_CHECKING:
     from hauberk_ike.ike_sa import IkeSa
+
+
+_IPV4_UDP_BYTES: Final = 20 + 8
+_IPV6_UDP_BYTES: Final = 40 + 8
+_MAX_MESSAGE_BYTES: Final = 0xFFFFFFFF
+"""What the header's length can say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +46,12 @@ class Path:
     """Mutable; made with its IKE SA, when nothing is known yet but the addresses."""
 
     __slots__ = (
+        "_packet_bytes",
         "_port",
         "_proved",
         "_wish",
         "additional",
+        "fragments",
         "keepalive_at",
         "local",
         "mobike",
@@ -56,6 +64,7 @@ class Path:
         self, settings: EndpointSettings, wish: Encapsulation, *, local: SocketAddress, remote: SocketAddress
     ) -> None:
         self._port = settings.encapsulation_port
+        self._packet_bytes = settings.fragment_bytes
         self._wish = wish
         self.local = local
         self.remote = remote
@@ -63,6 +72,8 @@ class Path:
         """A NAT is before us,"""
         self.nat_remote = False
         """and before the peer."""
+        self.fragments = False
+        """Whether both ends take messages in fragments (RFC 7383)."""
         self.mobike = False
         """Whether the peer may move by UPDATE_SA_ADDRESSES (RFC 4555), and by that alone."""
         self.additional: tuple[IpAddress, ...] = ()
@@ -83,6 +94,14 @@ class Path:
         if self.local.port != self._port or not (self.nat_local or self.nat_remote or self.is_forced):
             return None
         return UdpEncapsulation(local_port=self.local.port, remote_port=self.remote.port)
+
+    def message_bytes(self, local: SocketAddress, remote: SocketAddress) -> int:
+        """How long a message from `local` to `remote` may be for one datagram."""
+        if not self.fragments:
+            return _MAX_MESSAGE_BYTES
+        headers = _IPV4_UDP_BYTES if remote.host.version == 4 else _IPV6_UDP_BYTES
+        marker = len(NON_ESP_MARKER) if local.port == self._port else 0
+        return self._packet_bytes - headers - marker
 
     @property
     def ends(self) -> "Ends":

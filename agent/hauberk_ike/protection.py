@@ -64,7 +64,11 @@ class Protection:
         payloads: Sequence[KnownPayload],
     ) -> bytes:
         """The whole message, encrypted."""
-        first, chain = build_payloads(payloads)
+        return self._seal_whole(spi_i, spi_r, exchange_type, flags, message_id, *build_payloads(payloads))
+
+    def _seal_whole(
+        self, spi_i: bytes, spi_r: bytes, exchange_type: int, flags: int, message_id: int, first: int, chain: bytes
+    ) -> bytes:
         payload_length = GENERIC.size + self._outbound.sealed_length(len(chain))
         start = HEADER.pack(
             spi_i,
@@ -97,16 +101,7 @@ class Protection:
         first, chain = build_payloads(payloads)
         outbound = self._outbound
         if _START + outbound.sealed_length(len(chain)) <= mtu:
-            return [
-                self.seal(
-                    spi_i=spi_i,
-                    spi_r=spi_r,
-                    exchange_type=exchange_type,
-                    flags=flags,
-                    message_id=message_id,
-                    payloads=payloads,
-                )
-            ]
+            return [self._seal_whole(spi_i, spi_r, exchange_type, flags, message_id, first, chain)]
         room = outbound.room(mtu - _FRAGMENT_START)
         if room < 1 or len(chain) > room * MAX_FRAGMENTS:
             raise ValueError(f"{mtu} bytes are too few for fragments of a message with {len(chain)} of payloads")

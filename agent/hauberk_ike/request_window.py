@@ -14,6 +14,7 @@ from hauberk_ike.errors import ProtocolError
 from hauberk_ike.events import DownReason
 from hauberk_ike.exchanges.exchange import Exchange, Inbound
 from hauberk_ike.exchanges.ike_intermediate import IkeIntermediate
+from hauberk_ike.fragmentation import Opener, seal
 from hauberk_ike.lifecycle import State
 from hauberk_ike.numbers import ExchangeType
 from hauberk_ike.retransmission import Retransmission
@@ -30,10 +31,11 @@ _DISTURBING: Final = frozenset({Doing.CREATING_CHILD, Doing.REKEYING_CHILD, Doin
 class RequestWindow:
     """What we ask. `sa` is in every method the IKE SA whose window it is."""
 
-    __slots__ = ("_deferred", "_later", "_next_id", "_outstanding", "_queue")
+    __slots__ = ("_deferred", "_later", "_next_id", "_opener", "_outstanding", "_queue")
 
     def __init__(self) -> None:
         self._next_id = 0
+        self._opener = Opener()
         self._outstanding: Retransmission | None = None
         self._queue: list[Exchange] = []
         self._later: list[Exchange] = []
@@ -159,9 +161,12 @@ class RequestWindow:
         ):
             return
         try:
-            first, chain = sa.protection.open(header, data)
+            opened = self._opener.open(sa, header, data)
         except ProtocolError:
             return
+        if opened is None:
+            return
+        first, chain, data = opened
         self._outstanding = None
         sa.heard(local, remote, now)
         try:
@@ -187,7 +192,8 @@ class RequestWindow:
         outstanding = self._outstanding
         if outstanding is None or not outstanding.again(now):
             return outstanding is None
-        sa.send(outstanding.data)
+        for message in outstanding.messages:
+            sa.send(message)
         return True
 
     def drop(self, sa: "IkeSa", reason: str) -> None:
@@ -209,26 +215,28 @@ class RequestWindow:
     def _send_request(self, sa: "IkeSa", exchange: Exchange, payloads: Sequence[KnownPayload], now: float) -> None:
         message_id = self._next_id
         self._next_id += 1
-        flags = FLAG_INITIATOR if sa.initiator else 0
         if exchange.kind is ExchangeType.IKE_SA_INIT:
-            data = sa.init_request = build_message(
+            sa.init_request = build_message(
                 spi_i=sa.spi_i,
                 spi_r=NO_SPI,
                 exchange_type=exchange.kind,
-                flags=flags,
+                flags=FLAG_INITIATOR,
                 message_id=message_id,
                 payloads=payloads,
             )
+            messages = (sa.init_request,)
         else:
-            data = sa.protection.seal(
-                spi_i=sa.spi_i,
-                spi_r=sa.spi_r,
+            messages = seal(
+                sa,
+                payloads,
                 exchange_type=exchange.kind,
-                flags=flags,
                 message_id=message_id,
-                payloads=payloads,
+                response=False,
+                local=sa.path.local,
+                remote=sa.path.remote,
             )
         if isinstance(exchange, IkeIntermediate):
-            exchange.sent(data, payloads)
-        self._outstanding = Retransmission(exchange, message_id, data, sa.context.settings, now=now)
-        sa.send(data)
+            exchange.sent(messages[0], payloads)
+        self._outstanding = Retransmission(exchange, message_id, messages, sa.context.settings, now=now)
+        for message in messages:
+            sa.send(message)

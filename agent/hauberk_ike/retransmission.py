@@ -9,16 +9,25 @@ if TYPE_CHECKING:
 
 
 class Retransmission:
-    """The one request that a window of size 1 allows. `due` is when to send it again, or to give up."""
+    """The one request that a window of size 1 allows. `due` is when to send it again, or to give up.
 
-    __slots__ = ("_base", "_interval", "_tries_left", "data", "due", "exchange", "message_id")
+    `messages` is what it is on the wire: one, or all its fragments (RFC 7383 section 2.6.1).
+    """
+
+    __slots__ = ("_base", "_interval", "_tries_left", "due", "exchange", "message_id", "messages")
 
     def __init__(
-        self, exchange: "Exchange", message_id: int, data: bytes, settings: EndpointSettings, *, now: float
+        self,
+        exchange: "Exchange",
+        message_id: int,
+        messages: tuple[bytes, ...],
+        settings: EndpointSettings,
+        *,
+        now: float,
     ) -> None:
         self.exchange = exchange
         self.message_id = message_id
-        self.data = data
+        self.messages = messages
         self._base = settings.retransmit_base
         self._interval = settings.retransmit_seconds
         self._tries_left = settings.retransmit_tries - 1

@@ -68,6 +68,7 @@ class IkeSaInit:
             KeyExchangePayload(method=self._method.transform_id, data=self._key_pair.public),
             Nonce(data=sa.nonce_i),
             *_nat_notifies(sa, NO_SPI),
+            *_fragmentation(sa),
             Notify(type=NotifyType.SIGNATURE_HASH_ALGORITHMS, data=HASH_ALGORITHMS),
             _FULL_TRANSCRIPT,
             vendor.HAUBERK,
@@ -169,6 +170,8 @@ def learn(sa: "IkeSa", message: Inbound) -> None:
     """Both sides: what the peer's notifies and Vendor IDs say about it."""
     contents = message.contents
     hashes = contents.notify(NotifyType.SIGNATURE_HASH_ALGORITHMS)
+    wanted = sa.context.settings.fragment_bytes > 0
+    sa.path.fragments = wanted and contents.notify(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED) is not None
     sa.peer_hashes = parse_hash_algorithms(hashes.data) if hashes is not None else frozenset()
     sa.peer_is_hauberk = vendor.is_hauberk(contents)
     # We say it in every message of ours (a responder, as the draft wants it, whether it was asked or not).
@@ -183,6 +186,12 @@ def _nat_notifies(sa: "IkeSa", spi_r: bytes) -> tuple[Notify, Notify]:
     """Where we are, or something else if the peer is to believe that a NAT is before us."""
     source = sa.context.entropy(DETECTION_LENGTH) if sa.path.is_forced else b""
     return build_notifies(sa.spi_i, spi_r, local=sa.path.local, remote=sa.path.remote, source=source)
+
+
+def _fragmentation(sa: "IkeSa") -> tuple[Notify, ...]:
+    """That we take messages in fragments (RFC 7383 section 2.3)."""
+    wanted = sa.context.settings.fragment_bytes > 0
+    return (Notify(type=NotifyType.IKEV2_FRAGMENTATION_SUPPORTED),) if wanted else ()
 
 
 def _detect_nat(message: Inbound) -> Detection:
@@ -230,6 +239,7 @@ def answer(sa: "IkeSa", offer: InitOffer, message: Inbound) -> None:
             KeyExchangePayload(method=offer.proposal.key_exchange[0].transform_id, data=public),
             Nonce(data=nonce_r),
             *_nat_notifies(sa, sa.spi_r),
+            *_fragmentation(sa),
             Notify(type=NotifyType.SIGNATURE_HASH_ALGORITHMS, data=HASH_ALGORITHMS),
             Notify(type=NotifyType.CHILDLESS_IKEV2_SUPPORTED),
             _FULL_TRANSCRIPT,

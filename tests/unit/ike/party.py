@@ -38,6 +38,8 @@ from hauberk_ike import (
     SpiUnavailable,
     TrafficSelector,
 )
+from hauberk_ike.encapsulation import NON_ESP_MARKER
+from hauberk_ike.numbers import PayloadType
 from tests.unit.ike.authority import TODAY, Authority
 
 ALICE = "alice.default.hauberk.internal"
@@ -295,27 +297,37 @@ class Pair:
         return self.alice.endpoint.initiate(self.alice_peer, now=self.now)
 
     def to_bob(self, tamper: Tamper = lambda data: data) -> Datagram:
-        """Hands Bob the one datagram that Alice sends; returns it."""
+        """Hands Bob the one message that Alice sends; returns it, or its first fragment."""
         return self._hand_over(self.alice, self.bob, tamper)
 
     def to_alice(self, tamper: Tamper = lambda data: data) -> Datagram:
-        """Hands Alice the one datagram that Bob sends; returns it."""
+        """Hands Alice the one message that Bob sends; returns it, or its first fragment."""
         return self._hand_over(self.bob, self.alice, tamper)
 
     def _hand_over(self, sender: Party, receiver: Party, tamper: Tamper) -> Datagram:
+        message = self._take_one(sender)
+        for each in message:
+            self.carry(receiver, replace(each, data=tamper(each.data)))
+        return message[0]
+
+    def _take_one(self, sender: Party) -> list[Datagram]:
+        """The one message that `sender` sends, which may be in fragments (RFC 7383)."""
         datagrams = sender.take(self.now)
-        assert len(datagrams) == 1, f"{sender.identity} sends {len(datagrams)} datagrams; events: {sender.events}"
-        self.carry(receiver, replace(datagrams[0], data=tamper(datagrams[0].data)))
-        return datagrams[0]
+        messages = [each.data.removeprefix(NON_ESP_MARKER) for each in datagrams]
+        kinds = {(each[16:17], each[18:24]) for each in messages}  # next payload; exchange, flags and message id
+        in_fragments = len(kinds) == 1 and messages[0][16:17] == bytes((PayloadType.SKF,))
+        assert len(datagrams) == 1 or in_fragments, (
+            f"{sender.identity} sends {len(datagrams)} datagrams; events: {sender.events}"
+        )
+        return datagrams
 
     def carry(self, receiver: Party, datagram: Datagram) -> None:
         """The network between the two."""
         receiver.receive(datagram, self.now)
 
     def lose(self, sender: Party) -> Datagram:
-        """Takes the one datagram that `sender` sends, and loses it."""
-        (datagram,) = sender.take(self.now)
-        return datagram
+        """Takes the one message that `sender` sends, and loses it."""
+        return self._take_one(sender)[0]
 
     def wait(self, seconds: float) -> None:
         """Time passes; timers fire when they are due."""
