@@ -62,7 +62,7 @@ _WISHES: Final = (
     "local", "remote", "identity", "peer_identity", "psk_file", "ppk_file", "ppk_id", "ppk_optional", "certificate",
     "key", "ca", "profile", "ml_dsa", "port", "remote_port", "nat_port", "ike", "esp", "mode", "ts_local", "ts_remote",
     "label", "childless", "encapsulation", "mobike", "rekey_seconds", "ike_rekey_seconds", "initial_contact",
-    "dpd_seconds", "keepalive_seconds", "retransmit_tries", "retransmit_seconds",
+    "dpd_seconds", "keepalive_seconds", "fragment_size", "retransmit_tries", "retransmit_seconds",
 )  # fmt: skip
 
 
@@ -223,6 +223,12 @@ def _add_child(command: argparse.ArgumentParser) -> None:
     group.add_argument("--ike-rekey-seconds", type=_seconds, metavar="N", help="and IKE SAs, default never")
     group.add_argument("--dpd-seconds", type=_seconds, metavar="N", help="default 10; 0: never ask")
     group.add_argument("--keepalive-seconds", type=_seconds, metavar="N", help="for NATs before us, default 20")
+    group.add_argument(
+        "--fragment-size",
+        type=int,
+        metavar="BYTES",
+        help="longest IP packet; longer messages go in fragments (RFC 7383), default 1280; 0: never, either way",
+    )
     group.add_argument("--retransmit-tries", type=int, metavar="N", help="times that a request is sent, default 5")
     group.add_argument(
         "--retransmit-seconds", type=_seconds, metavar="N", help="first wait, doubled each time, default 1"
@@ -361,7 +367,7 @@ def _wish(options: argparse.Namespace, given: dict[str, Any]) -> RunWish:
     return RunWish(
         **_those(
             given, "identity", "certificate", "key", "ca", "profile", "ml_dsa", "port", "nat_port", "remote_port",
-            "retransmit_tries", "retransmit_seconds", "keepalive_seconds",
+            "retransmit_tries", "retransmit_seconds", "keepalive_seconds", "fragment_size",
         ),
         peers=(peer,),
     )  # fmt: skip

@@ -84,6 +84,7 @@ def build_configuration(wish: RunWish, directory: Path) -> Configuration:
             retransmit_tries=wish.retransmit_tries,
             retransmit_seconds=wish.retransmit_seconds,
             keepalive_seconds=wish.keepalive_seconds,
+            fragment_bytes=wish.fragment_size,
             encapsulation_port=wish.nat_port,
             encapsulation=_common_encapsulation(peers),
             use_ppk=any(peer.ppk_file is not None for peer in wish.peers),

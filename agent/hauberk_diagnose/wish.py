@@ -84,6 +84,7 @@ class RunWish:
     retransmit_tries: int = 5
     retransmit_seconds: float = 1.0
     keepalive_seconds: float = 20.0
+    fragment_size: int = 1280
 
 
 def read_wish(path: Path) -> RunWish:

@@ -223,6 +223,13 @@ def test_a_post_quantum_secret_is_mixed_in(pki: Path, tmp_path: Path) -> None:
     assert without.end() == 3
 
 
+@pytest.mark.parametrize("size", ["576", "0"])
+def test_messages_in_fragments_or_whole(pki: Path, responder: Process, size: str) -> None:
+    left = initiate(pki, "--fragment-size", size, "--command", "quit")
+    assert left.end() == 0
+    assert len(left.events("ChildSaUp")) == 1
+
+
 def test_esp_in_udp_without_a_nat(pki: Path, responder: Process) -> None:
     left = initiate(pki, "--encapsulation", "always", "--command", "quit")
     assert left.end() == 0

@@ -65,6 +65,7 @@ def test_wrong_usage(words: tuple[str, ...], capsys: pytest.CaptureFixture[str])
         (("--local", "left.example"), "'left.example' is no IP address: give the local address as an address"),
         (("--remote", "2001:db8::1"), "127.0.0.1 and 2001:db8::1 are of different families"),
         (("--ts-local", "10.0.0.1/8"), "'10.0.0.1/8' is no traffic selector"),
+        (("--fragment-size", "100"), "fragments are of 576 to 65535 bytes, or 0"),
         (("--label", "x" * 65), "a child's label takes 1 to 64 bytes"),
     ],
 )

@@ -16,6 +16,7 @@ from hauberk_diagnose.decoder import MAX_MESSAGES_IN_FRAGMENTS, Decoder
 from hauberk_diagnose.frames import Datagrams, Udp
 from hauberk_diagnose.key_table import KeyTable
 from hauberk_diagnose.listing import list_message
+from hauberk_ike import EndpointSettings
 from hauberk_ike.algorithms import AES128GCM16
 from hauberk_ike.numbers import ExchangeType, NotifyType, PayloadType
 from hauberk_ike.payload_cipher import AeadCipher
@@ -23,7 +24,7 @@ from hauberk_ike.wire.header import HEADER, VERSION
 from hauberk_ike.wire.message import GENERIC, KnownPayload, build_message, build_payloads
 from hauberk_ike.wire.payloads import Delete, Nonce, Notify, VendorId
 from tests.unit.diagnose.test_key_table import GCM, SPIS
-from tests.unit.ike.party import address
+from tests.unit.ike.party import Pair, address
 
 RECORDED: Final = Path(__file__).parent / "recorded"
 EVERY_TYPE: Final = sorted(set(range(33, 55)))
@@ -188,6 +189,25 @@ def test_fragments_are_put_together_in_any_order() -> None:
     (payload,) = fields["payloads"]
     assert payload["reassembled_from_frames"] == [0, 2, 3, 9]
     assert kinds(payload["payloads"]) == ["V", "Nonce", "N"]
+
+
+def test_what_our_own_endpoints_send_in_fragments() -> None:
+    lines: list[str] = []
+    pair = Pair(settings=EndpointSettings(fragment_bytes=576), alice_key_log=lines.append)
+    pair.initiate()
+    sent: list[bytes] = []
+    for sender, receiver in ((pair.alice, pair.bob), (pair.bob, pair.alice)) * 2:
+        for datagram in sender.take(pair.now):
+            sent.append(datagram.data)
+            receiver.receive(datagram, pair.now)
+
+    decoder = Decoder(KeyTable(lines))
+    messages = [decoder.read(frame(number), udp(data)) for number, data in enumerate(sent)]
+    last = [message["payloads"][-1] for message in messages if message is not None]
+    assert {payload["payload"] for payload in last[2:]} == {"SKF"}
+    whole = [payload["payloads"] for payload in last if "payloads" in payload]
+    assert [kinds(payloads)[0] for payloads in whole] == ["IDi", "IDr"]
+    assert decoder.counts.undecrypted == 0
 
 
 def test_a_sender_that_begins_anew_with_smaller_fragments() -> None:
