@@ -204,10 +204,10 @@ def _names(leaf: x509.Certificate) -> frozenset[tuple[int, bytes]]:
 
 @cache
 def _rfc4945_policies() -> tuple[ExtensionPolicy, ExtensionPolicy]:
-    """For authorities and for leaves. Signatures, validity, path lengths and names are the verifier's own affair."""
+    """For authorities and for leaves. Signatures, validity, cA, path lengths and names stay the verifier's affair."""
     ca_policy = (
         ExtensionPolicy.webpki_defaults_ca()
-        .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _is_authority)
+        .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
         .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _signs_certificates)
         .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _has_purpose)
         .may_be_present(x509.AuthorityKeyIdentifier, Criticality.NON_CRITICAL, None)
@@ -220,11 +220,6 @@ def _rfc4945_policies() -> tuple[ExtensionPolicy, ExtensionPolicy]:
         .may_be_present(x509.AuthorityKeyIdentifier, Criticality.NON_CRITICAL, None)
     )
     return ca_policy, ee_policy
-
-
-def _is_authority(policy: Policy, certificate: x509.Certificate, constraints: x509.BasicConstraints) -> None:
-    if not constraints.ca:
-        raise ValueError("not an authority")
 
 
 def _signs_certificates(policy: Policy, certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:

@@ -150,6 +150,18 @@ def test_pitfall_11_the_responder_must_be_the_one_that_was_wanted() -> None:
     assert pair.alice.one(IkeSaDown).reason is DownReason.FAILED
 
 
+def test_pitfall_11_the_initiator_does_not_take_another_node_for_the_one_that_it_wanted() -> None:
+    # Mallory answers in Bob's place, with his own name and a good proof of it.
+    pair = Pair()
+    pair.initiate()
+    raw = RawPeer(pair.alice, MALLORY, initiator=False, host="192.0.2.2")
+    raw.give_init(raw.take_init())
+    (reject,) = raw.send(raw.seal(ExchangeType.IKE_AUTH, raw.auth_payloads(), message_id=1, response=True))
+    assert raw.open(reject).notify(NotifyType.AUTHENTICATION_FAILED)
+    assert pair.alice.one(IkeSaDown).message == f"the peer is {MALLORY}, not {BOB}"
+    assert not pair.alice.leaked
+
+
 @pytest.mark.parametrize(
     "identity",
     [

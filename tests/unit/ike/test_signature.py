@@ -187,6 +187,16 @@ def test_a_peer_that_names_no_hashes_gets_the_methods_of_rfc_4754(
         assert refusal(key.public_key(), Authentication(method=method, data=data)) == "the signature is wrong"
 
 
+def test_a_signature_of_rfc_4754_has_its_zeros() -> None:
+    # The second number's first byte is zero for every other signature on P-521: left out, the value is the same.
+    auth = made(P521, NONE)
+    while auth.data[66]:
+        auth = made(P521, NONE)
+    verify(P521.public_key(), auth, OCTETS)
+    shorter = Authentication(method=11, data=auth.data[:66] + auth.data[67:])
+    assert refusal(P521.public_key(), shorter) == "the signature is wrong"
+
+
 def test_a_peer_that_names_hashes_gets_nothing_older() -> None:
     with pytest.raises(ExchangeRefused, match="does not take signatures by ECDSA with sha256"):
         made(P256, frozenset({1}))

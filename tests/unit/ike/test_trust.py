@@ -437,6 +437,17 @@ def test_copies_of_an_intermediate_do_not_multiply_the_verifiers_work() -> None:
     assert "Exceeded maximum signature" not in str(caught.value)
 
 
+@pytest.mark.parametrize("encoding", [1, 2, 3, 7, 9, 11, 12, 13, 14, 15, 200])
+def test_pitfall_9_nothing_but_an_x509_certificate_counts_though_the_bytes_would_be_one(encoding: int) -> None:
+    # 12 and 13 are "hash and URL" (CVE-2022-40617).
+    _, leaf = mesh_authority().issue(ALICE)
+    good = payload(leaf)
+    other = CertificatePayload(encoding=encoding, data=good.data)
+    with pytest.raises(ExchangeRefused, match="0 certificates"):
+        store().verify(Identity.parse(ALICE), [other], at=TODAY)
+    assert store().verify(Identity.parse(ALICE), [other, good], at=TODAY).certificate == leaf
+
+
 # Keys
 
 
@@ -587,6 +598,16 @@ def test_nothing_bad_is_remembered() -> None:
 def test_pitfall_3_a_certificates_own_words_do_not_reach_the_log_as_they_are() -> None:
     _, leaf = Authority("evil\nroot").issue(ALICE, common_name="evil\n\x1b[2Jname")
     assert refusal(leaf) == "CertificateInvalid"
+
+
+@both_profiles
+def test_pitfall_3_what_the_verifier_says_of_a_certificate_is_escaped(profile: CertificateProfile) -> None:
+    leaf = mesh_authority().certify(
+        P256, ALICE, common_name="evil\n\x1b[2Jname", usages=[ExtendedKeyUsageOID.CODE_SIGNING]
+    )
+    with pytest.raises(ExchangeRefused, match=r"evil") as caught:
+        verify(leaf, profile=profile)
+    assert str(caught.value).isprintable()
 
 
 @both_profiles
