@@ -117,6 +117,7 @@ class IkeAuth:
         claim = contents.one(IdResponder)
         if auth is None:
             raise MalformedMessage("no authentication in the answer")
+        _refuse_another_authentication(contents)
         identity = Identity.from_payload(claim)
         if identity != self._peer.identity:
             raise _refusal(RefusalReason.IDENTITY_MISMATCH, f"the peer is {identity}, not {self._peer.identity}")
@@ -171,6 +172,7 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
     auth = contents.maybe(Authentication)
     if auth is None:
         raise _refusal(RefusalReason.AUTHENTICATION_FAILED, "no authentication in the request: EAP does not exist here")
+    _refuse_another_authentication(contents)
     identity = Identity.from_payload(claim)
     sa.claimed_identity = str(identity)
     found = context.policy.find(identity, message.remote)
@@ -211,6 +213,15 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
         sa.refuse(message.remote, refusal)
         payloads.append(error_notify(refusal))
     return payloads
+
+
+def _refuse_another_authentication(contents: Contents) -> None:
+    """RFC 4739 section 3: only who was told MULTIPLE_AUTH_SUPPORTED may want more than one, and we tell it nobody.
+
+    To go on would leave the peer half authenticated by its own account. Raises ExchangeRefused.
+    """
+    if contents.notify(NotifyType.ANOTHER_AUTH_FOLLOWS) is not None:
+        raise _refusal(RefusalReason.AUTHENTICATION_FAILED, "the peer wants to authenticate more than once")
 
 
 def requested_authorities(contents: Contents) -> bytes:

@@ -320,6 +320,19 @@ def test_a_renewed_certificate_is_judged_anew_though_the_roots_stay() -> None:
     assert pair.alice.one(IkeSaDown).reason is DownReason.FAILED
 
 
+def test_reauthentication_brings_renewed_credentials_to_the_peer_without_a_gap() -> None:
+    pair = Pair()
+    old = pair.set_up()
+    renewed = mesh_authority().credentials(ALICE)
+    pair.alice.endpoint.replace_credentials(renewed)
+    new = pair.alice.endpoint.reauthenticate(old, now=pair.now)
+    pair.settle()  # <-> IKE_SA_INIT, IKE_AUTH; --> INFORMATIONAL: D(old)
+    agree(pair.alice, pair.bob)
+    assert [info.ike_sa for info in pair.alice.endpoint.established()] == [new]
+    (left,) = pair.bob.endpoint.established()
+    assert left.certificate_serial == renewed.certificate_chain[0].serial_number
+
+
 def test_a_root_that_was_dropped_is_believed_no_more() -> None:
     pair = Pair()
     pair.set_up()

@@ -288,6 +288,52 @@ def test_pitfall_2_and_7_no_authentication_at_all_is_no_eap() -> None:
     assert raw.ask(ExchangeType.IKE_AUTH, raw.auth_payloads()) is None
 
 
+# More than one authentication (RFC 4739)
+
+
+def test_a_peer_that_could_authenticate_more_than_once_does_it_once() -> None:
+    pair = Pair()
+    raw = RawPeer(pair.bob, ALICE)
+    raw.ask_init()
+    supported = Notify(type=NotifyType.MULTIPLE_AUTH_SUPPORTED)
+    answer = raw.ask(ExchangeType.IKE_AUTH, [*raw.auth_payloads(), supported])
+    assert answer is not None
+    assert answer.notify(NotifyType.MULTIPLE_AUTH_SUPPORTED) is None
+    assert pair.bob.one(IkeSaUp)
+
+
+def test_an_initiator_that_announces_another_authentication_is_refused() -> None:
+    pair = Pair()
+    raw = RawPeer(pair.bob, ALICE)
+    raw.ask_init()
+    answer = raw.ask(ExchangeType.IKE_AUTH, [*raw.auth_payloads(), Notify(type=NotifyType.ANOTHER_AUTH_FOLLOWS)])
+    assert answer is not None
+    assert [each.type for each in answer.all(Notify)] == [NotifyType.AUTHENTICATION_FAILED]
+    assert not pair.bob.seen(IkeSaUp)
+
+
+def test_a_responder_that_announces_another_authentication_is_refused() -> None:
+    pair = Pair()
+    pair.initiate()
+    raw = RawPeer(pair.alice, BOB, initiator=False, host="192.0.2.2")
+    raw.give_init(raw.take_init())
+    payloads = [*raw.auth_payloads(), Notify(type=NotifyType.ANOTHER_AUTH_FOLLOWS)]
+    (reject,) = raw.send(raw.seal(ExchangeType.IKE_AUTH, payloads, message_id=1, response=True))
+    assert raw.open(reject).notify(NotifyType.AUTHENTICATION_FAILED)
+    assert not pair.alice.seen(IkeSaUp)
+    assert not pair.alice.leaked
+
+
+def test_two_proofs_in_one_message_are_none() -> None:
+    pair = Pair()
+    raw = RawPeer(pair.bob, ALICE)
+    raw.ask_init()
+    answer = raw.ask(ExchangeType.IKE_AUTH, [*raw.auth_payloads(), raw.proof(raw.id_payload())])
+    assert answer is not None
+    assert answer.notify(NotifyType.INVALID_SYNTAX)
+    assert not pair.bob.seen(IkeSaUp)
+
+
 # Certificates on the wire
 
 

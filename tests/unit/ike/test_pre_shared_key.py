@@ -112,6 +112,20 @@ def test_a_secret_needs_no_certificates_on_the_wire() -> None:
     assert answer.maybe(CertificatePayload) is None
 
 
+def test_a_secret_sets_up_an_ike_sa_without_a_child() -> None:
+    pair = secret_pair()
+    pair.alice_peer = replace(pair.alice_peer, children=())
+    pair.initiate()
+    pair.to_bob()  # --> IKE_SA_INIT
+    pair.to_alice()  # <-- IKE_SA_INIT: N(CHILDLESS_IKEV2_SUPPORTED)
+    pair.to_bob()  # --> IKE_AUTH: IDi, AUTH
+    pair.to_alice()  # <-- IKE_AUTH: IDr, AUTH
+    assert pair.alice.one(IkeSaUp).identity == BOB
+    assert pair.bob.one(IkeSaUp).identity == ALICE
+    assert not pair.alice.kernel
+    assert not pair.bob.kernel
+
+
 def test_each_side_may_have_its_own_secret() -> None:
     pair = Pair(
         anonymous=True,
