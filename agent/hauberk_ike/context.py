@@ -53,7 +53,7 @@ class Context:
         self.entropy = entropy
         self.wall_clock = wall_clock
         self.settings = settings
-        self.registry = Registry(settings, entropy)
+        self.registry = Registry(settings, entropy, policy.is_known)
         self.key_log = key_log
         self.events: deque[Event] = deque()
         self.outbox: list[Datagram] = []

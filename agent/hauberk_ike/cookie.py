@@ -8,9 +8,43 @@ from collections.abc import Callable
 from typing import Final
 
 from hauberk_ike.datagram import IpAddress
+from hauberk_ike.errors import MalformedMessage
+from hauberk_ike.numbers import NotifyType, PayloadType
+from hauberk_ike.wire.header import HEADER
+from hauberk_ike.wire.message import GENERIC, MAX_PAYLOADS
+from hauberk_ike.wire.payloads import Nonce, Notify
 
 _SECRET_LENGTH: Final = 32
 COOKIE_LENGTH: Final = 33
+
+
+def read_request(first: int, data: bytes) -> tuple[bytes, bytes]:
+    """COOKIE (empty if it is not there) and Ni of an IKE_SA_INIT request whose first payload is of type `first`.
+
+    Nothing else is looked at but how long it is: whoever has no cookie is to cost no more than that. Raises
+    MalformedMessage.
+    """
+    cookie = nonce = b""
+    offset, kind = HEADER.size, first
+    for _ in range(MAX_PAYLOADS):
+        if not kind:
+            break
+        if len(data) - offset < GENERIC.size:
+            raise MalformedMessage("a payload is cut off")
+        following, _, length = GENERIC.unpack_from(data, offset)
+        if length < GENERIC.size or length > len(data) - offset:
+            raise MalformedMessage("a payload's length does not fit its message")
+        if kind == PayloadType.NOTIFY:
+            notify = Notify.parse(data[offset + GENERIC.size : offset + length])
+            if notify.type == NotifyType.COOKIE:
+                cookie = cookie or notify.data
+        elif kind == PayloadType.NONCE:
+            nonce = nonce or Nonce.parse(data[offset + GENERIC.size : offset + length]).data
+        offset += length
+        kind = following
+    if not nonce:
+        raise MalformedMessage("a request without a nonce")
+    return cookie, nonce
 
 
 class CookieJar:

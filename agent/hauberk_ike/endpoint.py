@@ -17,11 +17,12 @@ makes the initiator send.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from hauberk_ike.child_negotiation import Packet
 from hauberk_ike.config import ChildConfig, EndpointSettings, PeerConfig, PeerPolicy
 from hauberk_ike.context import Context
-from hauberk_ike.cookie import CookieJar
+from hauberk_ike.cookie import CookieJar, read_request
 from hauberk_ike.credentials import Credentials
 from hauberk_ike.datagram import Datagram, SocketAddress
 from hauberk_ike.encapsulation import unwrap
@@ -47,7 +48,10 @@ from hauberk_ike.path import Path
 from hauberk_ike.proposals import IkeProposal
 from hauberk_ike.wire.header import FLAG_RESPONSE, HEADER, NO_SPI, Header
 from hauberk_ike.wire.message import Contents, build_message, parse_payloads
-from hauberk_ike.wire.payloads import Nonce, Notify
+from hauberk_ike.wire.payloads import Notify
+
+MAX_FIRST_REQUEST: Final = 8192
+"""Bytes of IKE_SA_INIT, which is kept until its sender is authenticated. The largest public value has 1,568."""
 
 
 class IkeEndpoint:
@@ -258,6 +262,8 @@ class IkeEndpoint:
         self, header: Header, data: bytes, *, local: SocketAddress, remote: SocketAddress, now: float
     ) -> None:
         """IKE_SA_INIT from somebody unknown: cheap checks first, then a cookie, and only then work and memory."""
+        if len(data) > MAX_FIRST_REQUEST:
+            return
         known = self._registry.by_first_request(remote, data)
         if known is not None:
             known.repeat_init_answer(local=local, remote=remote)
@@ -265,18 +271,12 @@ class IkeEndpoint:
         reflected = self._registry.by_spi(header.spi_i)
         if reflected is not None and reflected.initiator:
             return  # our own request coming back
+        if self._registry.half_open.wants_cookie(remote.host) and not self._shows_cookie(
+            header, data, local=local, remote=remote, now=now
+        ):
+            return
         try:
             contents = Contents(parse_payloads(header.next_payload, data, HEADER.size))
-            if self._registry.half_open.wants_cookie(remote.host) and not self._has_cookie(
-                header, contents, remote, now
-            ):
-                cookie = self._cookies.bake(
-                    nonce=contents.one(Nonce).data, host=remote.host, spi_i=header.spi_i, now=now
-                )
-                self._answer_first_request(
-                    header, Notify(type=NotifyType.COOKIE, data=cookie), local=local, remote=remote
-                )
-                return
             offer = InitOffer(contents, self._acceptable)
             self._make_half_open(header, data, contents, offer, local=local, remote=remote, now=now)
         except MalformedMessage as error:
@@ -289,11 +289,19 @@ class IkeEndpoint:
                 self._refuse(remote, RefusalReason.NO_PROPOSAL_CHOSEN, error)
             self._answer_first_request(header, error_notify(error), local=local, remote=remote)
 
-    def _has_cookie(self, header: Header, contents: Contents, remote: SocketAddress, now: float) -> bool:
-        cookie = contents.notify(NotifyType.COOKIE)
-        return cookie is not None and self._cookies.check(
-            cookie.data, nonce=contents.one(Nonce).data, host=remote.host, spi_i=header.spi_i, now=now
-        )
+    def _shows_cookie(
+        self, header: Header, data: bytes, *, local: SocketAddress, remote: SocketAddress, now: float
+    ) -> bool:
+        """Under load: whether the request has a good cookie. If not, its sender is given one; garbage gets nothing."""
+        try:
+            cookie, nonce = read_request(header.next_payload, data)
+        except MalformedMessage:
+            return False
+        if self._cookies.check(cookie, nonce=nonce, host=remote.host, spi_i=header.spi_i, now=now):
+            return True
+        fresh = self._cookies.bake(nonce=nonce, host=remote.host, spi_i=header.spi_i, now=now)
+        self._answer_first_request(header, Notify(type=NotifyType.COOKIE, data=fresh), local=local, remote=remote)
+        return False
 
     def _make_half_open(
         self,

@@ -1,55 +1,71 @@
 """IKE SAs of strangers that have not authenticated yet: how many, from where, and who goes when there are too many.
 
-A flood must not lock out nodes that are known (they can't be told apart yet): under load a COOKIE shows that a sender
-can receive, which leaves real addresses only; and when the table is full, the address that holds the most loses its
-oldest.
+A flood must not lock out nodes that are known: under load a COOKIE shows that a sender can receive, which leaves real
+addresses only; and when the table is full somebody at an address where no peer is expected goes, the oldest of those
+who hold the most. In IPv6 a network of 64 bits counts as one address, as whoever has one address there has them all; an
+address where a peer is expected counts for itself, whoever else is in its network.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hauberk_ike.config import EndpointSettings
 from hauberk_ike.datagram import IpAddress
+from hauberk_ike.events import IkeSaId
 
 if TYPE_CHECKING:
     from hauberk_ike.ike_sa import IkeSa
 
+Holder = IpAddress | bytes
+"""Who holds half-open IKE SAs: an address, or the network of a stranger's IPv6 address."""
+
 
 class HalfOpenTable:
-    """Counts and orders half-open IKE SAs by the address of their peer."""
+    """Counts and orders half-open IKE SAs by who holds them."""
 
-    __slots__ = ("_by_host", "_settings", "_total")
+    __slots__ = ("_holders", "_is_known", "_known", "_settings", "_strangers")
 
-    def __init__(self, settings: EndpointSettings) -> None:
+    def __init__(self, settings: EndpointSettings, is_known: Callable[[IpAddress], bool]) -> None:
+        """is_known: whether a peer is expected at an address (`PeerPolicy.is_known`)."""
         self._settings = settings
-        self._by_host: dict[IpAddress, deque[IkeSa]] = {}
-        self._total = 0
+        self._is_known = is_known
+        self._known: dict[Holder, deque[IkeSa]] = {}
+        self._strangers: dict[Holder, deque[IkeSa]] = {}
+        self._holders: dict[IkeSaId, tuple[dict[Holder, deque[IkeSa]], Holder]] = {}
+        """Where each was filed: who is known may change meanwhile."""
 
     def __len__(self) -> int:
-        return self._total
+        return len(self._holders)
 
     def wants_cookie(self, host: IpAddress) -> bool:
         """Whether a request from `host` has to bring a cookie."""
-        return (
-            self._total >= self._settings.cookie_threshold
-            or len(self._by_host.get(host, ())) >= self._settings.half_open_per_address
-        )
+        if len(self._holders) >= self._settings.cookie_threshold:
+            return True
+        table, holder = self._place(host)
+        return len(table.get(holder, ())) >= self._settings.half_open_per_address
 
     def victim(self) -> "IkeSa | None":
         """With a full table, the one to drop before another is added."""
-        if self._total < self._settings.half_open_limit or not self._by_host:
+        if len(self._holders) < self._settings.half_open_limit:
             return None
-        return max(self._by_host.values(), key=len)[0]
+        table = self._strangers or self._known
+        return max(table.values(), key=len)[0] if table else None
 
     def add(self, sa: "IkeSa") -> None:
         """Counts a new one."""
-        self._by_host.setdefault(sa.path.remote.host, deque()).append(sa)
-        self._total += 1
+        table, holder = self._holders[sa.handle] = self._place(sa.path.remote.host)
+        table.setdefault(holder, deque()).append(sa)
 
-    def remove(self, sa: "IkeSa", host: IpAddress) -> None:
-        """It is authenticated, or gone; `host` is where it was added from."""
-        waiting = self._by_host[host]
+    def remove(self, sa: "IkeSa") -> None:
+        """It is authenticated, or gone."""
+        table, holder = self._holders.pop(sa.handle)
+        waiting = table[holder]
         waiting.remove(sa)
         if not waiting:
-            del self._by_host[host]
-        self._total -= 1
+            del table[holder]
+
+    def _place(self, host: IpAddress) -> "tuple[dict[Holder, deque[IkeSa]], Holder]":
+        if self._is_known(host):
+            return self._known, host
+        return self._strangers, host if host.version == 4 else host.packed[:8]

@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from hauberk_ike.config import EndpointSettings
-from hauberk_ike.datagram import SocketAddress
+from hauberk_ike.datagram import IpAddress, SocketAddress
 from hauberk_ike.errors import UnknownIkeSa
 from hauberk_ike.events import IkeSaId
 from hauberk_ike.half_open import HalfOpenTable
@@ -28,7 +28,9 @@ class Registry:
 
     __slots__ = ("_by_handle", "_by_spi", "_entropy", "_first_requests", "_handles", "_stale", "_wake_ups", "half_open")
 
-    def __init__(self, settings: EndpointSettings, entropy: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, settings: EndpointSettings, entropy: Callable[[int], bytes], is_known: Callable[[IpAddress], bool]
+    ) -> None:
         self._entropy = entropy
         self._handles = count(1)
         self._by_spi: dict[bytes, IkeSa] = {}
@@ -37,7 +39,7 @@ class Registry:
         """Those that are not dead, half-open ones included."""
         self._first_requests: dict[tuple[SocketAddress, bytes], IkeSa] = {}
         """Responders' by where their IKE_SA_INIT request came from and its digest: a copy makes no second one."""
-        self.half_open = HalfOpenTable(settings)
+        self.half_open = HalfOpenTable(settings, is_known)
         self._wake_ups: list[tuple[float, int, IkeSa]] = []
         """A heap; an entry whose time is not its IKE SA's `scheduled_at` is stale."""
         self._stale = 0
@@ -88,7 +90,7 @@ class Registry:
         if sa.init_key is not None and sa.state is not State.HALF_OPEN:
             if sa.is_counted:
                 sa.is_counted = False
-                self.half_open.remove(sa, sa.init_key[0].host)
+                self.half_open.remove(sa)
             if sa.expires_at is None or sa.state is State.DEAD:
                 del self._first_requests[sa.init_key]
                 sa.init_key = None
