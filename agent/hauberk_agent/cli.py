@@ -180,6 +180,7 @@ def _run(options: argparse.Namespace) -> None:
 async def _run_agent(options: argparse.Namespace) -> None:
     # Imported here because the other commands need none of it, and each costs memory and time.
     from hauberk_agent.agent import AgentSettings
+    from hauberk_agent.garbage import collect_seldom
     from hauberk_agent.status import describe
     from hauberk_agent.status_socket import StatusServer
 
@@ -201,6 +202,7 @@ async def _run_agent(options: argparse.Namespace) -> None:
         server = StatusServer(options.socket, lambda: describe(agent, loop.time()))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, agent.stop)
+        collect_seldom()
         try:
             await agent.run(server)
         finally:

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import BaseModel
 
+from hauberk_agent.garbage import collect_seldom
 from hauberk_agent.transport import Transport
 from hauberk_ike import (
     ChildConfig,
@@ -198,6 +199,7 @@ async def run(spec: NodeSpec) -> None:
         raise SystemExit(transport.problems[0])
     orders = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), cast("object", sys.stdin))  # type: ignore[arg-type]
+    collect_seldom()
     say("ready")
     while line := (await orders.readline()).decode().split():
         match line:
