@@ -82,12 +82,11 @@ class IkeSaInit:
     def process(self, sa: "IkeSa", message: Inbound, now: float) -> None:
         """Agrees on keys and goes on to IKE_AUTH, or sends the request anew. Raises ProtocolError for a mere hint."""
         contents = message.contents
-        if message.header.spi_r == NO_SPI:
+        # An answer that makes no IKE SA should have no responder's SPI, and libreswan's has one: "the initiator should
+        # not reject the response for only that reason" (section 2.6).
+        if message.header.spi_r == NO_SPI or contents.error() is not None:
             self._process_error(sa, contents, now)
             return
-        error = contents.error()
-        if error is not None:
-            raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, f"the peer answers with notify {error.type}")
         proposal, _ = negotiation.accepted_ike(contents.one(SecurityAssociation), self._peer.ike_proposals)
         public = contents.one(KeyExchangePayload)
         nonce = contents.one(Nonce).data

@@ -152,6 +152,19 @@ def test_invalid_ke_payload_leads_to_the_method_that_the_responder_wants() -> No
     agree(pair.alice, pair.bob)
 
 
+def test_invalid_ke_payload_counts_with_a_responders_spi_too() -> None:
+    """Section 2.6: the SPI should be zero, and an answer where it isn't is not to be rejected for that alone."""
+    pair = Pair(ike="aes128gcm16-prfsha256-x25519-ecp256")
+    pair.initiate()  # --> IKE_SA_INIT: SA, KE(x25519), Ni
+    raw = RawPeer(pair.alice, BOB, initiator=False, host="192.0.2.2")
+    raw.take_init()
+    notify = Notify(type=NotifyType.INVALID_KE_PAYLOAD, data=(19).to_bytes(2))
+    # <-- IKE_SA_INIT: N(INVALID_KE_PAYLOAD, ecp256), as libreswan answers
+    (second,) = raw.send(raw.init_answer([notify], spi_r=b"\x01" * 8))
+    assert Header.parse(second.data).spi_r == NO_SPI  # --> IKE_SA_INIT: SA, KE(ecp256), Ni
+    assert contents_of(second.data).one(KeyExchangePayload).method == 19
+
+
 @pytest.mark.parametrize(
     "data",
     [(31).to_bytes(2), (20).to_bytes(2), (14).to_bytes(2), b"", b"\0", b"\0\0\0\x13"],
