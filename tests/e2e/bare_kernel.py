@@ -69,6 +69,7 @@ def boot(
         init.chmod(0o755)
         process = subprocess.Popen(
             [
+                *("setpriv", "--pdeathsig", "KILL"),  # it ends with us, however we end
                 *("taskset", "-c", str(cpu_for(cpu)), str(build.ensure_kernel(print)), f"mem={memory}", "seccomp=auto"),
                 *("umid=bare", f"uml_dir={sockets}"),
                 *("rootfstype=hostfs", "rootflags=/", "ro", f"init={init}", "con=null", "con0=fd:0,fd:1", "quiet"),

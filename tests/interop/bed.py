@@ -75,6 +75,8 @@ class Wire:
 
     def __init__(self, gateways: tuple[Gateway, Gateway]) -> None:
         self._taps: list[socket.socket] = []
+        self.seen: Counter[str] = Counter()
+        """All that was taken so far."""
         for gateway in gateways:
             with inside(gateway.name):
                 tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
@@ -96,7 +98,9 @@ class Wire:
                     continue
                 if MARK in frame:
                     counts["clear"] += 1
+                counts["fragment of IP"] += _is_fragment(frame)
                 counts[dissect(frame).kind.value] += 1
+        self.seen += counts
         return counts
 
     def esp(self) -> int:
@@ -139,6 +143,11 @@ class Bed:
                     sock.sendto(packet, (str(target), 0))
                 answered += _is_answered(sock, version, body)
         return answered
+
+
+def _is_fragment(frame: bytes) -> bool:
+    """Of IPv4: more fragments follow, or it has an offset (RFC 791)."""
+    return frame[12:14] == b"\x08\x00" and (frame[20] & 0x3F or frame[21]) != 0
 
 
 def _is_answered(sock: socket.socket, version: int, body: bytes) -> bool:
@@ -189,19 +198,17 @@ def ip(namespace: str | None, *commands: str) -> None:
 @contextmanager
 def lay(nat: Nat = Nat.NOBODY) -> Generator[Bed]:
     """Makes the namespaces of the picture above, and proves that the wire shows what is in clear."""
+    names = ("left", "right", "lpod", "rpod", *(("nat",) if nat is not Nat.NOBODY else ()))
     with ExitStack() as cleanup:
-        for name in ("left", "right", "lpod", "rpod", *(("nat",) if nat is not Nat.NOBODY else ())):
-            ip(None, f"netns add {name}")
-            cleanup.callback(ip, None, f"netns delete {name}")
+        ip(None, *(f"netns add {name}" for name in names))
+        cleanup.callback(ip, None, *(f"netns delete {name}" for name in names))
+        for name in names:
             with inside(name):  # nobody else can have our addresses: don't wait to hear so
                 Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0")
                 Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
                 Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
-            ip(name, "link set lo up")
         left, right = (_gateway(number, cleanup, behind_nat=nat.value == name) for number, name in _NUMBERED)
         _connect(left, right, nat)
-        for gateway in (left, right):
-            _add_pod(gateway)
         bed = Bed(left, right)
         cleanup.callback(bed.wire.close)
         one, other = (right, left) if nat is Nat.RIGHT else (left, right)
@@ -232,48 +239,62 @@ def _gateway(number: int, cleanup: ExitStack, *, behind_nat: bool) -> Gateway:
 
 
 def _connect(left: Gateway, right: Gateway, nat: Nat) -> None:
-    """A veth between the gateways; with a NAT two, and what is behind it has a default route to it."""
+    """A veth between the gateways, with a NAT two, and one to each pod."""
+    pods = [
+        f"link add eth0 netns {gateway.pod_name} type veth peer name pod netns {gateway.name}"
+        for gateway in (left, right)
+    ]
     if nat is Nat.NOBODY:
-        ip(None, "link add wire netns left type veth peer name wire netns right")
+        ip(None, "link add wire netns left type veth peer name wire netns right", *pods)
         for here, there in ((left, right), (right, left)):
-            ip(
-                here.name,
-                f"addr add {here.addresses[4]}/24 dev wire",
-                f"addr add {here.addresses[6]}/64 dev wire nodad",
-                "link set wire up",
-                *(f"route add {there.networks[version]} via {there.addresses[version]}" for version in (4, 6)),
-            )
+            routes = [f"route add {there.networks[version]} via {there.addresses[version]}" for version in (4, 6)]
+            _bring_up(here, *routes)
         return
     hidden, public = (left, right) if nat is Nat.LEFT else (right, left)
     ip(
         None,
         f"link add wire netns {hidden.name} type veth peer name inner netns nat",
         f"link add wire netns {public.name} type veth peer name outer netns nat",
+        *pods,
     )
-    ip("nat", "addr add 10.99.0.254/24 dev inner", f"addr add {hidden.seen[4]}/24 dev outer")
-    ip("nat", "link set inner up", "link set outer up")
-    ip(hidden.name, f"addr add {hidden.addresses[4]}/24 dev wire", "link set wire up")
-    ip(hidden.name, "route add default via 10.99.0.254")
-    ip(public.name, f"addr add {public.addresses[4]}/24 dev wire", "link set wire up")
-    ip(public.name, f"route add {hidden.networks[4]} via {hidden.seen[4]}")
+    ip(
+        "nat",
+        "addr add 10.99.0.254/24 dev inner",
+        f"addr add {hidden.seen[4]}/24 dev outer",
+        "link set inner up",
+        "link set outer up",
+    )
+    _bring_up(hidden, "route add default via 10.99.0.254")
+    _bring_up(public, f"route add {hidden.networks[4]} via {hidden.seen[4]}")
     rules = "table ip nat { chain post { type nat hook postrouting priority srcnat; oifname outer masquerade; }; }"
     subprocess.run(("ip", "netns", "exec", "nat", "nft", rules), check=True)
 
 
-def _add_pod(gateway: Gateway) -> None:
-    ip(None, f"link add eth0 netns {gateway.pod_name} type veth peer name pod netns {gateway.name}")
-    for version, host in ((4, "10.244.{}.1/24"), (6, "fd00:244:{}::1/64")):
-        number = {name: number for number, name in _NUMBERED}[gateway.name]
-        address = host.format(number)
-        length = address.partition("/")[2]
-        nodad = "nodad" if version == 6 else ""
-        ip(gateway.name, f"addr add {address} dev pod {nodad}")
-        ip(gateway.pod_name, f"addr add {gateway.pods[version]}/{length} dev eth0 {nodad}")
-    ip(gateway.name, "link set pod up")
-    ip(gateway.pod_name, "link set eth0 up")
-    for version in (4, 6):
-        router = ip_address(int(gateway.pods[version]) - 1)
-        ip(gateway.pod_name, f"route add default via {ip_address(router)}")
+_LENGTHS = {4: 24, 6: 64}
+
+
+def _bring_up(gateway: Gateway, *routes: str) -> None:
+    """Addresses and routes of a gateway and its pod."""
+    routers = {version: ip_address(int(pod) - 1) for version, pod in gateway.pods.items()}
+    ip(
+        gateway.name,
+        "link set lo up",
+        *(_address(address, version, "wire") for version, address in gateway.addresses.items()),
+        *(_address(address, version, "pod") for version, address in routers.items()),
+        "link set wire up",
+        "link set pod up",
+        *routes,
+    )
+    ip(
+        gateway.pod_name,
+        *(_address(address, version, "eth0") for version, address in gateway.pods.items()),
+        "link set eth0 up",
+        *(f"route add default via {router}" for router in routers.values()),
+    )
+
+
+def _address(address: IpAddress, version: int, device: str) -> str:
+    return f"addr add {address}/{_LENGTHS[version]} dev {device}{' nodad' if version == 6 else ''}"
 
 
 def _wait_for_ping(bed: Bed, one: Gateway, other: Gateway, version: int) -> None:

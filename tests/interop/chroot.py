@@ -20,7 +20,8 @@ COMMAND_SECONDS = 30.0
 _ACCOUNTS = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n_iked:x:101:101::/run/openiked:/usr/sbin/nologin\n",
     "etc/group": "root:x:0:\n_iked:x:101:\n",
-    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\nprotocols: files\n",
+    "etc/protocols": "icmp 1\ntcp 6\nudp 17\nipv6-icmp 58\n",
 }
 
 

@@ -1,6 +1,6 @@
 """Keys and certificates for both ends, made anew in each kernel: nothing secret lies in the repository.
 
-Each kind of certificate has a root of its own; `CHAIN` has two intermediates, which each end sends.
+Each kind of certificate has a root of its own; `CHAIN` has four intermediates, which each end sends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.interop.terms import LEFT_IDENTITY, RIGHT_IDENTITY, Authentication
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
-_INTERMEDIATES = {Authentication.CHAIN: 2}
+_INTERMEDIATES = {Authentication.CHAIN: 4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +87,6 @@ def _key(kind: Authentication) -> Key:
             return ec.generate_private_key(ec.SECP521R1())
         case Authentication.RSA:
             return rsa.generate_private_key(65537, 2048)
-        case Authentication.CHAIN:
-            return rsa.generate_private_key(65537, 4096)
         case _:
             return ec.generate_private_key(ec.SECP256R1())
 

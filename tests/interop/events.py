@@ -7,14 +7,113 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from ipaddress import ip_address
 
+from hauberk_xfrm import StateDump
+from tests.interop.bed import ip
 from tests.interop.scene import Scene
+from tests.interop.strongswan import StrongSwan
 
 Event = Callable[[Scene], None]
+MOVED = ip_address("192.0.2.3")
 
 
 def nothing(scene: Scene) -> None:
     """The set-up is what the case is about."""
+
+
+def narrowed(local: str, remote: str) -> Event:
+    """The selectors that came out, as our side says them: both ends' intersection."""
+
+    def narrowed(scene: Scene) -> None:
+        up = scene.ours.wait_for("ChildSaUp")
+        assert (up["ts_local"], up["ts_remote"]) == ([local], [remote])
+
+    return narrowed
+
+
+def encapsulated(scene: Scene) -> None:
+    """The pings so far went as ESP in UDP."""
+    seen = scene.bed.wire.seen
+    assert seen["esp-in-udp"] > 0
+    assert seen["esp"] == 0
+
+
+def cookie_asked(scene: Scene) -> None:
+    assert "COOKIE" in scene.theirs.log()
+
+
+def we_rekey_the_child(scene: Scene) -> None:
+    _replaces(scene, lambda: scene.ours.command("rekey-child"))
+
+
+def they_rekey_the_child(scene: Scene) -> None:
+    _replaces(scene, scene.theirs.rekey_child)
+
+
+def we_rekey_the_ike_sa(scene: Scene) -> None:
+    _keeps_children(scene, lambda: scene.ours.command("rekey-ike"), we_asked=True)
+
+
+def they_rekey_the_ike_sa(scene: Scene) -> None:
+    _keeps_children(scene, scene.theirs.rekey_ike, we_asked=False)
+
+
+def everything_is_rekeyed_by_both(scene: Scene) -> None:
+    """One after the other, on IKE SAs that are themselves new."""
+    for event in (we_rekey_the_ike_sa, they_rekey_the_child, they_rekey_the_ike_sa, we_rekey_the_child):
+        event(scene)
+        scene.protected()
+
+
+def we_reauthenticate(scene: Scene) -> None:
+    _replaces(scene, lambda: scene.ours.command("reauthenticate"))
+    assert len(scene.ours.events("IkeSaUp")) == 2
+
+
+def they_reauthenticate(scene: Scene) -> None:
+    assert isinstance(scene.theirs, StrongSwan)
+    _replaces(scene, scene.theirs.reauthenticate)
+    assert len(scene.ours.events("IkeSaUp")) == 2
+
+
+def they_move(scene: Scene) -> None:
+    """Their address is taken away and they have another one (RFC 4555)."""
+    other = MOVED
+    # In this order: a second address of one network goes with the first.
+    ip("right", f"addr del {scene.bed.right.addresses[4]}/24 dev wire", f"addr add {other}/24 dev wire")
+    ip("right", f"route replace {scene.bed.left.networks[4]} via {scene.bed.left.addresses[4]}")
+    ip("left", f"route replace {scene.bed.right.networks[4]} via {other}")
+    scene.settles(
+        lambda: (
+            {str(other)} == {_other_end(scene, str(state.source), str(state.destination)) for state in _left(scene)}
+        ),
+        lambda: f"our SAs did not follow: {_left(scene)}",
+    )
+
+
+def _left(scene: Scene) -> list[StateDump]:
+    return scene.bed.left.states()
+
+
+def _other_end(scene: Scene, source: str, destination: str) -> str:
+    return destination if source == str(scene.bed.left.addresses[4]) else source
+
+
+def _replaces(scene: Scene, deed: Callable[[], object]) -> None:
+    """After it both kernels have other SAs than before, and in the end those alone."""
+    before = scene.spis()
+    deed()
+    scene.settles(lambda: not scene.spis() & before and len(scene.spis()) == 2, lambda: "the SAs are not replaced")
+
+
+def _keeps_children(scene: Scene, deed: Callable[[], object], *, we_asked: bool) -> None:
+    """After it there is another IKE SA, and the CHILD SAs are what they were."""
+    before, seen = scene.spis(), len(scene.ours.lines)
+    deed()
+    rekeyed = scene.ours.wait_for("IkeSaRekeyed", since=seen, seconds=30)
+    assert rekeyed["initiator"] is we_asked
+    assert scene.spis() == before
 
 
 def we_delete_the_child(scene: Scene) -> None:

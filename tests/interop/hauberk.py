@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.interop.bed import Gateway
 from tests.interop.credentials import Identity
-from tests.interop.terms import CHILD, Terms
+from tests.interop.terms import CHILD, PSK, Authentication, Terms
 
 PATIENCE_SECONDS = 20.0
 _PROGRAM = Path(sys.executable).parent / "hauberk-ike"
@@ -133,8 +133,14 @@ class Hauberk:
         self._selector.close()
 
     def _who(self, terms: Terms, here: Identity, there: Identity) -> list[str]:
-        argv = ["--local", str(self._here.addresses[terms.outer]), "--remote", str(self._there.seen[terms.outer])]
+        # Whoever may move is taken from anywhere.
+        remote = "any" if terms.mobike else str(self._there.seen[terms.outer])
+        argv = ["--local", str(self._here.addresses[terms.outer]), "--remote", remote]
         argv += ["--identity", here.name, "--peer-identity", there.name]
+        if terms.authentication is Authentication.PSK:
+            (self._directory / "psk").write_text(PSK)
+            (self._directory / "psk").chmod(0o600)
+            return [*argv, "--psk-file", str(self._directory / "psk")]
         files = {"leaf.pem": b"".join((here.leaf_pem, *here.intermediates_pem)), "root.pem": here.root_pem}
         for name, content in (*files.items(), ("key.pem", here.key_pem)):
             (self._directory / name).write_bytes(content)
@@ -147,6 +153,7 @@ def _what(terms: Terms, here: Gateway, there: Gateway) -> list[str]:
     side = terms.ours
     argv = ["--ike", side.ike or terms.ike, "--esp", side.esp or terms.esp, "--label", CHILD]
     argv += ["--mode", "transport" if terms.transport else "tunnel", "--dpd-seconds", str(side.dpd_seconds)]
+    argv += ["--encapsulation", "always" if side.encapsulate else "auto", *(["--mobike"] if terms.mobike else [])]
     if not terms.transport:
         local = side.local or tuple(here.networks[version] for version in terms.inner)
         remote = side.remote or tuple(there.networks[version] for version in terms.inner)

@@ -7,7 +7,7 @@ import subprocess
 from tests.interop.chroot import wait_until
 from tests.interop.credentials import Identity
 from tests.interop.daemon import Daemon
-from tests.interop.terms import PPK, PPK_IDENTITY, PSK, Authentication, Side, Terms
+from tests.interop.terms import PSK, Authentication, Side, Terms
 
 _LOG = "run/pluto.log"
 _NSS = "sql:/var/lib/ipsec/nss"
@@ -18,7 +18,7 @@ _AUTHENTICATION = {
     Authentication.P384: "ecdsa-sha2_384",
     Authentication.P521: "ecdsa-sha2_512",
     Authentication.RSA: "rsa-sha2",
-    Authentication.CHAIN: "rsa-sha2",
+    Authentication.CHAIN: "ecdsa-sha2_256",
 }
 # ipsec.conf(5), ike= and esp=: the words of our spelling; AEADs of ESP want the integrity `null` before a group.
 _ENCRYPTION = {
@@ -103,15 +103,15 @@ class Libreswan(Daemon):
 
     def _write_credentials(self, terms: Terms, here: Identity, there: Identity) -> None:
         self.root.run("/usr/bin/certutil", "-N", "-d", _NSS, "--empty-password")
-        secrets = [f': PPKS "{PPK_IDENTITY}" "{PPK}"\n'] if terms.ppk else []
+        secrets = ""
         if terms.authentication is Authentication.PSK:
-            secrets.append(f'@{here.name} @{there.name} : PSK "{PSK}"\n')
+            secrets = f'@{here.name} @{there.name} : PSK "{PSK}"\n'
         else:
             self.root.write("run/identity.p12", here.pkcs12(b"moving"))
             self.root.write("run/root.pem", here.root_pem)
             self.root.run("/usr/bin/certutil", "-A", "-d", _NSS, "-n", "root", "-t", "CT,,", "-i", "/run/root.pem")
             self.root.run("/usr/bin/pk12util", "-d", _NSS, "-i", "/run/identity.p12", "-W", "moving", "-K", "")
-        self.root.write("etc/ipsec.secrets", "".join(secrets), mode=0o600)
+        self.root.write("etc/ipsec.secrets", secrets, mode=0o600)
 
     def _configuration(self, terms: Terms, here: Identity, there: Identity) -> str:
         side = terms.theirs
@@ -131,11 +131,10 @@ class Libreswan(Daemon):
             "esn": "yes" if "-esn" in (side.esp or terms.esp) else "no",
             "pfs": "yes" if _groups(side.esp or terms.esp) else "no",
             "auto": "add",
-            "narrowing": "yes" if side.local or side.remote else "no",
+            "narrowing": "yes" if any((side.local, side.remote, terms.ours.local, terms.ours.remote)) else "no",
             "rekey": "no",
-            "encapsulation": "yes" if terms.encapsulate else "auto",
+            "encapsulation": "yes" if side.encapsulate else "auto",
             "fragmentation": "force" if terms.fragment_size else "yes",
-            "ppk": "insist" if terms.ppk else "no",
             "retransmit-interval": "500ms",
             "retransmit-timeout": "8s",
             "leftupdown": "%disabled",
@@ -157,7 +156,12 @@ class Libreswan(Daemon):
             return {}
         local = side.local or tuple(self.here.networks[version] for version in terms.inner)
         remote = side.remote or tuple(self.there.networks[version] for version in terms.inner)
-        return {"leftsubnet": ",".join(local), "rightsubnet": ",".join(remote)}
+        return {"leftsubnet": ",".join(map(_subnet, local)), "rightsubnet": ",".join(map(_subnet, remote))}
+
+
+def _subnet(selector: str) -> str:
+    """10.244.1.0/24[icmp] as 10.244.1.0/24/icmp."""
+    return selector.replace("[", "/").rstrip("]")
 
 
 def _ike(proposal: str) -> str:

@@ -46,7 +46,7 @@ _AUTHENTICATION = {
     Authentication.P384: "ecdsa384",
     Authentication.P521: "ecdsa521",
     Authentication.RSA: "rfc7427",
-    Authentication.CHAIN: "rfc7427",
+    Authentication.CHAIN: "ecdsa256",
 }
 
 
@@ -73,13 +73,13 @@ class OpenIked(Daemon):
         wait_until(lambda: "established peer" in self.log(), "iked's IKE SA")
 
     def rekey_child(self) -> None:
-        raise NotImplementedError("a lifetime in bytes does it")
+        """Its lifetime, which the case makes short, does it."""
 
     def rekey_ike(self) -> None:
-        raise NotImplementedError("a lifetime in seconds does it")
+        """Its lifetime, which the case makes short, does it."""
 
     def delete_child(self) -> None:
-        raise NotImplementedError("ikectl can't")
+        raise AssertionError("ikectl has no command for that")
 
     def delete_ike(self) -> None:
         self._ikectl("reset", "id", f"FQDN/{self._identities[1].name}")
@@ -116,11 +116,16 @@ class OpenIked(Daemon):
             for local, remote in zip(_ends(self.here, terms), _ends(self.there, terms), strict=True)
         ]
         if side.local or side.remote:
-            flows = [f"from {one} to {other}" for one, other in zip(side.local, side.remote, strict=True)]
+            flows = [
+                f"from {one.partition('[')[0]} to {other.partition('[')[0]}"
+                for one, other in zip(side.local, side.remote, strict=True)
+            ]
+        protocol = _protocol((*side.local, *side.remote))
         policy = [
             f'ikev2 "hauberk" {mode} {"transport" if terms.transport else "tunnel"}',
-            "natt" if terms.encapsulate else "",
+            "natt" if side.encapsulate else "",
             f"esp {'inet6' if terms.outer == 6 else 'inet'}",
+            f"proto {protocol}" if protocol else "",
             *flows,
             f"local {self.here.addresses[terms.outer]} peer {self.there.seen[terms.outer]}",
             f"ikesa {_transforms(side.ike or terms.ike)}",
@@ -131,7 +136,7 @@ class OpenIked(Daemon):
             _AUTHENTICATION[terms.authentication],
         ]
         settings = [
-            f"set {'fragmentation' if terms.fragment_size else 'nofragmentation'}",
+            f"set {'fragmentation' if terms.authentication is Authentication.CHAIN else 'nofragmentation'}",
             f"set {'mobike' if terms.mobike else 'nomobike'}",
             f"set dpd_check_interval {side.dpd_seconds}",
         ]
@@ -143,6 +148,11 @@ def _ends(gateway: Gateway, terms: Terms) -> list[str]:
     if terms.transport:
         return [str(gateway.addresses[terms.outer])]
     return [gateway.networks[version] for version in terms.inner]
+
+
+def _protocol(selectors: tuple[str, ...]) -> str:
+    """The protocol that selectors such as 10.244.1.0/24[icmp] have in common, if any."""
+    return next((selector.partition("[")[2].rstrip("]") for selector in selectors if "[" in selector), "")
 
 
 def _transforms(proposal: str) -> str:

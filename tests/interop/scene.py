@@ -32,7 +32,8 @@ class Scene:
 
     def protected(self) -> None:
         """The tunnel stands and is used, both ways, and there is no other. Raises AssertionError."""
-        self.settles(lambda: [len(gateway.states()) for gateway in self._gateways()] == [2, 2], self._states)
+        self.ours.command("status")  # it has then acted on all that it reported: policies stand too
+        self.settles(self._stands, self._states)
         self.bed.wire.taken()
         before = self._counters()
         for source, address, target in self._paths():
@@ -66,6 +67,14 @@ class Scene:
     def spis(self) -> set[int]:
         """The SPIs of the states in our kernel."""
         return {int(state.spi) for state in self.bed.left.states()}
+
+    def _stands(self) -> bool:
+        """Two states at each end, and policies: some daemons load those after they have answered."""
+        policies = 2 if self.terms.transport else 3
+        return all(
+            len(gateway.states()) == 2 and len(gateway.policies()) >= self.policies_before[gateway.name] + policies
+            for gateway in self._gateways()
+        )
 
     def _gateways(self) -> tuple[Gateway, Gateway]:
         return self.bed.left, self.bed.right

@@ -7,7 +7,7 @@ import subprocess
 from tests.interop.chroot import wait_until
 from tests.interop.credentials import Identity
 from tests.interop.daemon import Daemon
-from tests.interop.terms import CHILD, PPK, PPK_IDENTITY, PSK, Authentication, Side, Terms
+from tests.interop.terms import CHILD, PSK, Authentication, Side, Terms
 
 _LOG = "run/charon.log"
 _CONNECTION = "hauberk"
@@ -48,7 +48,7 @@ _AUTHENTICATION = {
     Authentication.P384: "ecdsa-sha384-ike:ecdsa-sha384",
     Authentication.P521: "ecdsa-sha384-ike:ecdsa-sha512",
     Authentication.RSA: "pubkey-ike:rsa/pss-sha256-sha384-sha512",
-    Authentication.CHAIN: "pubkey-ike:rsa/pss-sha256-sha384-sha512",
+    Authentication.CHAIN: "ecdsa-sha256-ecdsa-sha384-ike:ecdsa-sha256",
 }
 
 
@@ -61,8 +61,6 @@ class StrongSwan(Daemon):
         settings: list[str] = []
         if terms.fragment_size:
             settings.append(f"fragment_size = {terms.fragment_size}")
-        if terms.cookie:
-            settings.append("cookie_threshold = 0")
         self.root.write(
             "etc/strongswan.conf",
             _SETTINGS.format(plugins=_PLUGINS, settings="\n  ".join(settings), log=_LOG),
@@ -117,22 +115,20 @@ class StrongSwan(Daemon):
         auth = _AUTHENTICATION[terms.authentication]
         local = "psk" if auth == "psk" else "pubkey"
         certificates = "" if auth == "psk" else "certs = leaf.pem"
-        ppk = f"ppk_id = {PPK_IDENTITY}\n    ppk_required = yes" if terms.ppk else ""
         return f"""
 connections {{
   {_CONNECTION} {{
     version = 2
-    local_addrs = {self.here.addresses[terms.outer]}
+    local_addrs = {"%any" if terms.mobike else self.here.addresses[terms.outer]}
     remote_addrs = {self.there.seen[terms.outer]}
     proposals = {side.ike or terms.ike}
     mobike = {_yes(terms.mobike)}
-    encap = {_yes(terms.encapsulate)}
+    encap = {_yes(side.encapsulate)}
     fragmentation = {"force" if terms.fragment_size else "yes"}
     childless = {"force" if terms.childless else "allow"}
     rekey_time = {side.rekey_ike_seconds}s
     over_time = 60s
     dpd_delay = {side.dpd_seconds}s
-    {ppk}
     local {{
       auth = {local}
       {certificates}
@@ -155,10 +151,6 @@ secrets {{
     id-2 = {there.name}
     secret = "{PSK}"
   }}
-  ppk {{
-    id = {PPK_IDENTITY}
-    secret = 0x{PPK}
-  }}
 }}
 """
 
@@ -173,7 +165,6 @@ secrets {{
             "mode": "transport" if terms.transport else "tunnel",
             "esp_proposals": side.esp or terms.esp,
             "rekey_time": f"{side.rekey_child_seconds}s",
-            "rekey_packets": str(side.rekey_child_packets),
             "dpd_action": "clear",
         }
         return "\n".join(f"        {name} = {value}" for name, value in lines.items())

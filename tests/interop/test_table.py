@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections import Counter
 
 from tests.interop import report
+from tests.interop.case import PEERS, Role
 from tests.interop.cases import CASES
 
 
 def test_no_two_cases_have_one_name() -> None:
     twice = [name for name, count in Counter(case.id for case in CASES).items() if count > 1]
     assert twice == []
+
+
+def test_each_daemon_is_played_in_both_roles() -> None:
+    played = {(case.peer.label, case.role) for case in CASES}
+    assert played == {(peer.label, role) for peer in PEERS for role in Role}
 
 
 def test_the_page_in_the_docs_shows_all_cases_passed() -> None:
