@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -33,6 +34,7 @@ examples:
 """
 _CLASSICAL: Final = "aes128gcm16-prfsha256-x25519"
 _HYBRID: Final = f"{_CLASSICAL}-ke1_mlkem768"
+_BUSY: Final = 0.5
 _KINDS: Final = (Kind.OURS, Kind.CHARON)
 
 
@@ -71,6 +73,9 @@ def main() -> int:
 
 def _run(charon_root: Path | None, path: Path, handshakes: int, repetitions: int) -> None:
     started = time.monotonic()
+    others = os.getloadavg()[0]
+    if others > _BUSY:
+        _say(f"this machine is busy (load {others:.1f}): handshakes a second mean little, and all costs more CPU")
     with wire.cable() as (initiator, responder), tempfile.TemporaryDirectory(prefix="bench-ike-") as directory:
         if charon_root is None:
             roots.ensure(_say, (roots.FORKY,))
@@ -92,7 +97,7 @@ def _run(charon_root: Path | None, path: Path, handshakes: int, repetitions: int
     measured |= comparisons[0].ratios(Kind.CHARON_TUNED)
     measured |= {f"rss_mb_{count}": megabytes for count, megabytes in memory[Kind.OURS].items() if count}
     print(figures.memory_table(memory))
-    print("ours over charon's")
+    print(f"ours over charon's (load of this machine before: {others:.1f})")
     print("\n".join(figures.goals(measured)))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({name: round(value, 4) for name, value in measured.items()}, indent=2) + "\n")

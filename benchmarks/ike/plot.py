@@ -43,7 +43,8 @@ def _draw_cpu(axes: Any, comparisons: Sequence[Comparison]) -> None:
             as_responder = comparison.of(Kind.OURS, kind).cost.responder_ms
             as_initiator = comparison.of(kind, Kind.CHARON).cost.initiator_ms
             heights += [as_responder, as_initiator]
-            groups += [f"responder\n{comparison.title}", f"initiator\n{comparison.title}"]
+            title = comparison.title.replace(" and ", "\nand ")
+            groups += [f"responder\n{title}", f"initiator\n{title}"]
         bars = axes.bar([x + offset for x in range(len(heights))], heights, 0.4, label=kind.value, color=_COLOURS[kind])
         axes.bar_label(bars, fmt="%.2f", fontsize=8)
     axes.set_xticks(range(len(groups)), groups, fontsize=8)
