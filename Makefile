@@ -38,7 +38,7 @@ demo: $(STAMP) ## Three real nodes: traffic in clear, apply a tunnel, ESP only; 
 	@$(BIN)/python -m tests.demo
 
 test: lab ## All tests, those on real kernels too
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	@$(BIN)/python -m pytest --numprocesses 2
 
 check: $(STAMP) ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -312,16 +312,17 @@ def all_pairs_are_encrypted_and_nothing_crosses_in_clear(world: World) -> None:
 
 
 def both_ends_hold_the_same_spis_and_count_bytes(world: World) -> None:
+    def counting() -> bool:
+        """Whether each of n1's peers has one child, and it counts packets both ways."""
+        assert world.pods.silent() == []
+        children = [peer["children"] for peer in world.mesh.status(1)["peers"]]
+        return all(len(c) == 1 and c[0]["in"]["bytes"] > 0 and c[0]["out"]["packets"] > 0 for c in children)
+
     # All three have begun at once: crossing IKE SAs have been set up, and the losing ones' SAs go by and by.
-    eventually(lambda: settled(NUMBERS), "one SA each way for each pair, the same at both ends")
-    assert world.pods.silent() == []
+    eventually(lambda: settled(NUMBERS) and counting(), "one SA each way for each pair, the same at both ends, in use")
     status = world.mesh.status(1)
     assert status["ready"] is True
     assert [peer["node"] for peer in status["peers"]] == ["n2", "n3"]
-    for peer in status["peers"]:
-        (child,) = peer["children"]
-        assert child["in"]["bytes"] > 0
-        assert child["out"]["packets"] > 0
 
 
 def unknown_addresses_in_the_pod_range_are_blocked(world: World) -> None:
