@@ -25,8 +25,8 @@ _log = logging.getLogger("hauberk.transport")
 _RECEIVE_BUFFER_BYTES: Final = 1 << 21
 """A thousand peers may begin at once."""
 _MAX_DATAGRAM: Final = 65535
-_DATAGRAMS_A_TURN: Final = 32
-"""After so many the loop gets to its other tasks."""
+_DATAGRAMS_A_TURN: Final = 8
+"""After so many their answers go out, for the peers to work on meanwhile, and the loop gets to its other tasks."""
 
 
 class Speaker(Protocol):
