@@ -136,7 +136,11 @@ def test_a_joining_node_pairs_by_itself_and_a_deleted_one_leaves_nothing(
 
     assert eventually(mentions, until=lambda found: not found, timeout=30) == []
     assert deployment.unpaired() == []
-    left = lab.kubectl("get", "ipsecnodes,ipsecreports", "-o", "name").stdout.split()
-    assert not [name for name in left if name.endswith(f"/{node.name}")]
+
+    def objects() -> list[str]:
+        listed = lab.kubectl("get", "ipsecnodes,ipsecreports", "-o", "name").stdout.split()
+        return [name for name in listed if name.endswith(f"/{node.name}")]
+
+    assert eventually(objects, until=lambda found: not found, timeout=30) == []
     traffic.update_targets()
     assert silent_paths(traffic) == []

@@ -15,6 +15,9 @@ def test_uninstalling_leaves_nothing_and_installing_again_works(
     deployment: Deployment, traffic: Traffic, mesh: str
 ) -> None:
     lab = deployment.lab
+    # Pods of nodes that other tests have crashed meanwhile have other addresses now.
+    traffic.wait_running()
+    traffic.update_targets()
     try:
         deployment.uninstall()
         assert deployment.all_left() == []

@@ -53,7 +53,7 @@ def test_one_leads_and_hands_over(bed: OperatorBed) -> None:
         assert bed.get(SECRET)["data"] == authority
 
         # a crash: the Lease runs out, then another leads
-        with bed.operator("third") as third:
+        with bed.operator("third", port=9654) as third:
             bed.wait_for("a standby", lambda: "standing by" in third.log, operator=third)
             began = time.monotonic()
             standing.stop(signal_number=signal.SIGKILL)
