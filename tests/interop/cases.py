@@ -51,7 +51,13 @@ SET_UP = (
     *_each("certificates P-256", _ALL),
     *_each("certificates P-384", _COMMANDED, Terms(authentication=Authentication.P384)),
     *_each("certificates P-521", _COMMANDED, Terms(authentication=Authentication.P521)),
-    *_each("certificates beneath intermediates", _COMMANDED, Terms(authentication=Authentication.CHAIN)),
+    *_each("certificates RSA-PSS", _COMMANDED, Terms(authentication=Authentication.RSA)),
+    *_each("post-quantum pre-shared key beside certificates", _COMMANDED, Terms(ppk=True)),
+    *_each(
+        "post-quantum beside another pre-shared key",
+        _COMMANDED,
+        Terms(ppk=True, authentication=Authentication.PSK),
+    ),
     *_each("pre-shared key", _ALL, Terms(authentication=Authentication.PSK)),
     *_each("transport mode", _ALL, Terms(transport=True)),
     *_each("IPv6 in IPv4", _COMMANDED, Terms(inner=(6,))),
@@ -133,6 +139,8 @@ REKEYS = (
     ),
 )
 
+_CHAIN = Terms(authentication=Authentication.CHAIN)
+
 NETWORK = (
     *_each("we are behind a NAT", _ALL, event=events.encapsulated, nat=Nat.LEFT, roles=_I),
     *_each("they are behind a NAT", _ALL, event=events.encapsulated, nat=Nat.RIGHT, roles=_R),
@@ -146,6 +154,13 @@ NETWORK = (
     ),
     *_each("we encapsulate without a NAT", _LATEST, Terms(ours=Side(encapsulate=True)), events.encapsulated),
     *_each("they encapsulate without a NAT", _LATEST, Terms(theirs=Side(encapsulate=True)), events.encapsulated),
+    *_each("chains of certificates in fragments", _COMMANDED, _CHAIN, events.in_fragments),
+    *_each(
+        "chains of certificates in small fragments",
+        _STRONGSWANS,
+        replace(_CHAIN, fragment_size=576),
+        events.in_fragments,
+    ),
     *_each("they move", _STRONGSWANS, Terms(mobike=True), events.they_move, roles=_R),
     *_each("childless at first", _STRONGSWANS, Terms(childless=True), roles=_R),
 )

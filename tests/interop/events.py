@@ -43,6 +43,13 @@ def cookie_asked(scene: Scene) -> None:
     assert "COOKIE" in scene.theirs.log()
 
 
+def in_fragments(scene: Scene) -> None:
+    """Messages with whole chains of certificates came in fragments of IKE's (RFC 7383), none in fragments of IP."""
+    seen = scene.bed.wire.seen
+    assert seen["fragment of IP"] == 0
+    assert seen["ike"] >= 6, f"too few messages for two chains in fragments: {seen}"
+
+
 def we_rekey_the_child(scene: Scene) -> None:
     _replaces(scene, lambda: scene.ours.command("rekey-child"))
 

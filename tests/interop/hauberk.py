@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.interop.bed import Gateway
 from tests.interop.credentials import Identity
-from tests.interop.terms import CHILD, PSK, Authentication, Terms
+from tests.interop.terms import CHILD, PPK, PPK_IDENTITY, PSK, Authentication, Terms
 
 PATIENCE_SECONDS = 20.0
 _PROGRAM = Path(sys.executable).parent / "hauberk-ike"
@@ -137,9 +137,12 @@ class Hauberk:
         remote = "any" if terms.mobike else str(self._there.seen[terms.outer])
         argv = ["--local", str(self._here.addresses[terms.outer]), "--remote", remote]
         argv += ["--identity", here.name, "--peer-identity", there.name]
+        for name, secret in (("psk", PSK), ("ppk", PPK)):
+            (self._directory / name).write_text(secret)
+            (self._directory / name).chmod(0o600)
+        if terms.ppk:
+            argv += ["--ppk-file", str(self._directory / "ppk"), "--ppk-id", PPK_IDENTITY]
         if terms.authentication is Authentication.PSK:
-            (self._directory / "psk").write_text(PSK)
-            (self._directory / "psk").chmod(0o600)
             return [*argv, "--psk-file", str(self._directory / "psk")]
         files = {"leaf.pem": b"".join((here.leaf_pem, *here.intermediates_pem)), "root.pem": here.root_pem}
         for name, content in (*files.items(), ("key.pem", here.key_pem)):
@@ -154,6 +157,8 @@ def _what(terms: Terms, here: Gateway, there: Gateway) -> list[str]:
     argv = ["--ike", side.ike or terms.ike, "--esp", side.esp or terms.esp, "--label", CHILD]
     argv += ["--mode", "transport" if terms.transport else "tunnel", "--dpd-seconds", str(side.dpd_seconds)]
     argv += ["--encapsulation", "always" if side.encapsulate else "auto", *(["--mobike"] if terms.mobike else [])]
+    if terms.fragment_size:
+        argv += ["--fragment-size", str(terms.fragment_size)]
     if not terms.transport:
         local = side.local or tuple(here.networks[version] for version in terms.inner)
         remote = side.remote or tuple(there.networks[version] for version in terms.inner)

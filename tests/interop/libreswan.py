@@ -7,7 +7,7 @@ import subprocess
 from tests.interop.chroot import wait_until
 from tests.interop.credentials import Identity
 from tests.interop.daemon import Daemon
-from tests.interop.terms import PSK, Authentication, Side, Terms
+from tests.interop.terms import PPK, PPK_IDENTITY, PSK, Authentication, Side, Terms
 
 _LOG = "run/pluto.log"
 _NSS = "sql:/var/lib/ipsec/nss"
@@ -103,9 +103,9 @@ class Libreswan(Daemon):
 
     def _write_credentials(self, terms: Terms, here: Identity, there: Identity) -> None:
         self.root.run("/usr/bin/certutil", "-N", "-d", _NSS, "--empty-password")
-        secrets = ""
+        secrets = f': PPKS "{PPK_IDENTITY}" "{PPK}"\n' if terms.ppk else ""
         if terms.authentication is Authentication.PSK:
-            secrets = f'@{here.name} @{there.name} : PSK "{PSK}"\n'
+            secrets += f'@{here.name} @{there.name} : PSK "{PSK}"\n'
         else:
             self.root.write("run/identity.p12", here.pkcs12(b"moving"))
             self.root.write("run/root.pem", here.root_pem)
@@ -135,6 +135,7 @@ class Libreswan(Daemon):
             "rekey": "no",
             "encapsulation": "yes" if side.encapsulate else "auto",
             "fragmentation": "force" if terms.fragment_size else "yes",
+            "ppk": "insist" if terms.ppk else "no",
             "retransmit-interval": "500ms",
             "retransmit-timeout": "8s",
             "leftupdown": "%disabled",

@@ -7,7 +7,7 @@ import subprocess
 from tests.interop.chroot import wait_until
 from tests.interop.credentials import Identity
 from tests.interop.daemon import Daemon
-from tests.interop.terms import CHILD, PSK, Authentication, Side, Terms
+from tests.interop.terms import CHILD, PPK, PPK_IDENTITY, PSK, Authentication, Side, Terms
 
 _LOG = "run/charon.log"
 _CONNECTION = "hauberk"
@@ -114,6 +114,7 @@ class StrongSwan(Daemon):
         side = terms.theirs if self.here.name == "right" else terms.ours
         auth = _AUTHENTICATION[terms.authentication]
         local = "psk" if auth == "psk" else "pubkey"
+        ppk = f"ppk_id = {PPK_IDENTITY}\n    ppk_required = yes" if terms.ppk else ""
         certificates = "" if auth == "psk" else "certs = leaf.pem"
         return f"""
 connections {{
@@ -129,6 +130,7 @@ connections {{
     rekey_time = {side.rekey_ike_seconds}s
     over_time = 60s
     dpd_delay = {side.dpd_seconds}s
+    {ppk}
     local {{
       auth = {local}
       {certificates}
@@ -150,6 +152,10 @@ secrets {{
     id-1 = {here.name}
     id-2 = {there.name}
     secret = "{PSK}"
+  }}
+  ppk {{
+    id = {PPK_IDENTITY}
+    secret = "{PPK}"
   }}
 }}
 """

@@ -12,6 +12,8 @@ LEFT_IDENTITY = "left.hauberk.test"
 RIGHT_IDENTITY = "right.hauberk.test"
 CHILD = "pods"
 PSK = "correct horse battery staple"
+PPK_IDENTITY = "quantum"
+PPK = "a key that no quantum computer finds out"
 
 
 class Authentication(StrEnum):
@@ -59,5 +61,7 @@ class Terms:
     cookie: bool = False
     """The responder asks every initiator for a COOKIE."""
     mobike: bool = False
+    ppk: bool = False
+    """A post-quantum pre-shared key is mixed in, and required (RFC 8784)."""
     ours: Side = Side()
     theirs: Side = Side()
