@@ -37,7 +37,10 @@ class Outcome:
 
 
 def play(cases: Sequence[Case], progress: Progress) -> dict[str, Outcome]:
-    """Plays all cases; the outcomes by the cases' ids, one for each. Errors: LabError when a part can't be made."""
+    """Plays all cases; the outcomes by the cases' ids, one for each and in their order.
+
+    Errors: LabError when a part can't be made.
+    """
     build.ensure_kernel(progress)
     roots.ensure(progress)
     kernels = min(len(os.sched_getaffinity(0)), _MAX_KERNELS, len(cases))
@@ -54,7 +57,7 @@ def play(cases: Sequence[Case], progress: Progress) -> dict[str, Outcome]:
             for case in share:
                 line = found.get(case.id, {"failure": f"not played to its end: {said}", "seconds": 0.0})
                 outcomes[case.id] = Outcome(case=case, failure=line["failure"], seconds=line["seconds"])
-    return outcomes
+    return {case.id: outcomes[case.id] for case in cases}
 
 
 def _boot(results: Path, number: int, share: Sequence[Case]) -> str:
