@@ -38,7 +38,7 @@ demo: $(STAMP) ## Three real nodes: traffic in clear, apply a tunnel, ESP only; 
 	@$(BIN)/python -m tests.demo
 
 test: lab ## All tests, those on real kernels too
-	@$(BIN)/python -m pytest --numprocesses 2
+	@$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 check: $(STAMP) ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
