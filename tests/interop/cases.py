@@ -104,12 +104,12 @@ ALGORITHMS = (
 )
 
 DELETES = (
-    *_each("we delete the child", _LATEST, event=events.we_delete_the_child),
-    *_each("they delete the child", _LATEST, event=events.they_delete_the_child),
-    *_each("we delete the IKE SA", (*_LATEST, OPENIKED), event=events.we_delete_the_ike_sa),
-    *_each("they delete the IKE SA", (*_LATEST, OPENIKED), event=events.they_delete_the_ike_sa),
-    *_each("they vanish", (*_LATEST, OPENIKED), Terms(ours=Side(dpd_seconds=1)), events.they_vanish),
-    *_each("we vanish", (STRONGSWAN_6_1,), Terms(theirs=Side(dpd_seconds=1)), events.we_vanish),
+    *_each("we delete the child", _COMMANDED, event=events.we_delete_the_child),
+    *_each("they delete the child", _COMMANDED, event=events.they_delete_the_child),
+    *_each("we delete the IKE SA", _ALL, event=events.we_delete_the_ike_sa),
+    *_each("they delete the IKE SA", _ALL, event=events.they_delete_the_ike_sa),
+    *_each("they vanish", _ALL, Terms(ours=Side(dpd_seconds=1)), events.they_vanish),
+    *_each("we vanish", _STRONGSWANS, Terms(theirs=Side(dpd_seconds=1)), events.we_vanish),
 )
 
 _PFS = Terms(esp="aes256gcm16-x25519")
