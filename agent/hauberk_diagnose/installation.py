@@ -349,12 +349,20 @@ class KernelInstallation:
 def _policies(
     event: ChildSaUp, local: IpAddress, remote: IpAddress, reqid: ReqId, mode: KernelMode
 ) -> tuple[Policy, ...]:
-    """Outbound, inbound, and forwarded (what comes out of a tunnel for somebody else). Raises ValueError."""
+    """Inbound, forwarded (what comes out of a tunnel for somebody else), and last outbound. Raises ValueError.
+
+    In this order no packet goes out whose answer would still be dropped.
+    """
     outbound = Template(source=local, destination=remote, reqid=reqid, mode=mode)
     # Inbound any source will do: the SA authenticates its peer, whose address may change.
     inbound = Template(source=None, destination=local, reqid=reqid, mode=mode)
     directions = (Direction.IN, Direction.FWD) if mode is KernelMode.TUNNEL else (Direction.IN,)
     return (
+        *(
+            Policy(selector=selector, direction=direction, priority=PRIORITY, action=Action.ALLOW, templates=(inbound,))
+            for selector in kernel_selectors(event.ts_remote, event.ts_local)
+            for direction in directions
+        ),
         *(
             Policy(
                 selector=selector,
@@ -364,10 +372,5 @@ def _policies(
                 templates=(outbound,),
             )
             for selector in kernel_selectors(event.ts_local, event.ts_remote)
-        ),
-        *(
-            Policy(selector=selector, direction=direction, priority=PRIORITY, action=Action.ALLOW, templates=(inbound,))
-            for selector in kernel_selectors(event.ts_remote, event.ts_local)
-            for direction in directions
         ),
     )

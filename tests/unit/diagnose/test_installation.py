@@ -83,7 +83,7 @@ def test_a_tunnel_is_two_states_and_three_policies_of_one_reqid() -> None:
         ("10.0.0.2", "10.0.0.1", KernelMode.TUNNEL),
         ("10.0.0.1", "10.0.0.2", KernelMode.TUNNEL),
     ]
-    assert directions(kernel) == [Direction.OUT, Direction.IN, Direction.FWD]
+    assert directions(kernel) == [Direction.IN, Direction.FWD, Direction.OUT]
     reqids = {policy.templates[0].reqid for policy in kernel.policies.values()}
     assert reqids == {state.reqid for state in kernel.complete_states()}
     assert reqids <= set(REQIDS)
@@ -96,7 +96,7 @@ def test_transport_mode_forwards_nothing() -> None:
 
     ours.up(agreed(ours.allocate(config, PEER), config))
 
-    assert directions(kernel) == [Direction.OUT, Direction.IN]
+    assert directions(kernel) == [Direction.IN, Direction.OUT]
     assert {state.mode for state in kernel.complete_states()} == {KernelMode.TRANSPORT}
 
 
