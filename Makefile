@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SECONDS ?= 600
 
+# Tests at a time in `make test`; 0 runs them one after the other in pytest itself.
+PROCESSES ?= 2
+
 .PHONY: help setup demo test check format bench bench-ike interop fuzz image lab requirements clean
 
 help: ## This list
@@ -38,7 +41,7 @@ demo: $(STAMP) ## Three real nodes: traffic in clear, apply a tunnel, ESP only; 
 	@$(BIN)/python -m tests.demo
 
 test: lab ## All tests, those on real kernels too
-	@$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --no-loadscope-reorder
 
 check: $(STAMP) ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.wire import eventually
 from tests.lab import image, network, oci, pods, state
 from tests.lab.addresses import Family
 from tests.lab.api import ApiRefused
@@ -140,8 +141,13 @@ def test_a_node_may_change_its_own_object_only_and_nobody_is_anonymous(lab: Lab)
 
 def test_pods_on_different_nodes_reach_each_other_in_both_families(lab: Lab) -> None:
     one, other = pods.ensure(lab, "n1"), pods.ensure(lab, "n2")
-    found = json.loads(lab.kubectl("get", "pod", other, "-n", pods.NAMESPACE, "-o", "json").stdout)
-    addresses = [entry["ip"] for entry in found["status"]["podIPs"]]
+
+    def addresses_of(pod: str) -> list[str]:
+        found = json.loads(lab.kubectl("get", "pod", pod, "-n", pods.NAMESPACE, "-o", "json").stdout)
+        return [entry["ip"] for entry in found["status"].get("podIPs", [])]
+
+    # A pod runs some moments before its Node's kubelet has said where.
+    addresses = eventually(lambda: addresses_of(other), until=lambda found: len(found) == 2, timeout=30)
     assert len(addresses) == 2
     for address in addresses:
         lab.kubectl("exec", one, "-n", pods.NAMESPACE, "--", "ping", "-c1", "-W5", address)

@@ -36,7 +36,7 @@ def test_one_leads_and_hands_over(bed: OperatorBed) -> None:
         other = {"first": "second", "second": "first"}[bed.leader()]
         standby_port = 9653 if standing is second else 9652
         bed.wait_for("a standby's answer", lambda: bed.probe("/readyz", port=standby_port) == 200)
-        assert "standing by" in standing.log
+        bed.wait_for("a standby's word", lambda: "standing by" in standing.log, operator=standing)
         assert standing.rss_mb() < leading.rss_mb(), "a standby has not loaded what only a leader needs"
         bed.add_tunnel()
         bed.wait_for("a plan", lambda: bed.plan()["tunnels"])
