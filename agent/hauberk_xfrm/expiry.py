@@ -8,9 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from errno import EAGAIN, EINTR, ENOBUFS
 from ipaddress import IPv4Address, IPv6Address
-from socket import AF_INET, AF_INET6, AF_NETLINK, SO_RCVBUF, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW, SOL_SOCKET, ntohl
-
-from pyroute2.netns import create_socket  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+from socket import AF_INET, AF_INET6, AF_NETLINK, SO_RCVBUF, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW, SOL_SOCKET, ntohl, socket
 
 from hauberk_xfrm.address import IpAddress, ReqId, Spi
 from hauberk_xfrm.layout import NETLINK_XFRM, NLMSGHDR, USERSA_INFO, MessageType
@@ -45,9 +43,7 @@ class ExpirySocket:
     """Hears of expired states in the network namespace of the thread that makes it. Raises OSError."""
 
     def __init__(self) -> None:
-        self._socket = create_socket(
-            family=AF_NETLINK, socket_type=SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, proto=NETLINK_XFRM
-        )
+        self._socket = socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_XFRM)
         try:
             self._socket.setsockopt(SOL_SOCKET, SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
             self._socket.bind((0, _GROUP_EXPIRE))
