@@ -33,11 +33,15 @@ class Node:
         )
 
     def manifest(self) -> dict[str, object]:
-        """Its Node object as it stands before kubelet fills it in: with the pod networks, which no kubelet may set."""
+        """Its Node object as it stands before kubelet fills it in: with the pod networks, which no kubelet may set.
+
+        It has the label that kubelet gives a Node when it makes one itself, as DaemonSets that select it would else
+        wait until kubelet has found the Node and mended it.
+        """
         return {
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": {"name": self.name},
+            "metadata": {"name": self.name, "labels": {"kubernetes.io/os": "linux"}},
             "spec": {"podCIDR": self.pod_cidrs[0], "podCIDRs": list(self.pod_cidrs)},
         }
 
