@@ -392,7 +392,7 @@ class KubeSigner:
             if certificate:
                 return base64.b64decode(certificate)
             await asyncio.sleep(wait * self._chance.uniform(0.8, 1.2))
-            wait = min(wait * 1.5, 5.0)
+            wait = min(wait * 1.2, 5.0)
 
     async def _create(self, name: str, request: bytes) -> None:
         body: _Object = {
