@@ -14,6 +14,7 @@ from hauberk_ike.exchanges import ike_intermediate
 from hauberk_ike.exchanges.answers import ANSWERS
 from hauberk_ike.exchanges.exchange import Inbound
 from hauberk_ike.fragmentation import Opener, begins_again, seal
+from hauberk_ike.message_id import count_id
 from hauberk_ike.numbers import ExchangeType, PayloadType
 from hauberk_ike.wire.header import Header
 from hauberk_ike.wire.message import Contents, parse_payloads
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 class AnswerWindow:
     """What we are asked. `sa` is in every method the IKE SA whose window it is."""
 
-    __slots__ = ("_answer", "_expected_id", "_opener", "_request_digest")
+    __slots__ = ("_answer", "_opener", "_request_digest", "expected_id")
 
     def __init__(self, expected_id: int) -> None:
-        self._expected_id = expected_id
+        self.expected_id = expected_id
+        """The message id of the peer's next request. After the last one there is none (`message_id`)."""
         self._request_digest = b""
         self._answer: tuple[bytes, ...] = ()
         """One message, or all its fragments."""
@@ -50,12 +52,12 @@ class AnswerWindow:
         now: float,
     ) -> None:
         """A request under the IKE SA's keys, if it is the next one; the one before it is answered again."""
-        if header.message_id == self._expected_id - 1 and self._answer:
+        if header.message_id == self.expected_id - 1 and self._answer:
             if self._repeats(sa, header, data):
                 for each in self._answer:
                     sa.send(each, local=local, remote=remote)
             return
-        if header.message_id != self._expected_id or not sa.hears(header.exchange_type):
+        if header.message_id != self.expected_id or not sa.hears(header.exchange_type):
             return
         try:
             opened = self._opener.open(sa, header, data)
@@ -65,7 +67,7 @@ class AnswerWindow:
             return
         first, chain, data = opened
         sa.heard(local, remote, now)
-        self._expected_id += 1
+        self.expected_id += 1
         message: Inbound | None = None
         broken: ProtocolError | None = None
         try:
@@ -91,6 +93,7 @@ class AnswerWindow:
         if header.exchange_type == ExchangeType.IKE_INTERMEDIATE and broken is None and message is not None:
             ike_intermediate.answered(sa, message, self._answer[0], payloads)
         sa.answered(broken, remote, now)
+        count_id(sa, header.message_id, ours=False, now=now)
 
     def _repeats(self, sa: "IkeSa", header: Header, data: bytes) -> bool:
         """Whether it is the last request once more: the very same (section 2.1), so that this serves nobody else."""

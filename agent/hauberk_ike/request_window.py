@@ -16,6 +16,7 @@ from hauberk_ike.exchanges.exchange import Exchange, Inbound
 from hauberk_ike.exchanges.ike_intermediate import IkeIntermediate
 from hauberk_ike.fragmentation import Opener, seal
 from hauberk_ike.lifecycle import State
+from hauberk_ike.message_id import LAST_ID, count_id
 from hauberk_ike.numbers import ExchangeType
 from hauberk_ike.retransmission import Retransmission
 from hauberk_ike.wire.header import FLAG_INITIATOR, HEADER, NO_SPI, Header
@@ -31,10 +32,11 @@ _DISTURBING: Final = frozenset({Doing.CREATING_CHILD, Doing.REKEYING_CHILD, Doin
 class RequestWindow:
     """What we ask. `sa` is in every method the IKE SA whose window it is."""
 
-    __slots__ = ("_deferred", "_later", "_next_id", "_opener", "_outstanding", "_queue")
+    __slots__ = ("_deferred", "_later", "_opener", "_outstanding", "_queue", "next_id")
 
     def __init__(self) -> None:
-        self._next_id = 0
+        self.next_id = 0
+        """The message id of the next request."""
         self._opener = Opener()
         self._outstanding: Retransmission | None = None
         self._queue: list[Exchange] = []
@@ -108,6 +110,9 @@ class RequestWindow:
         while self._outstanding is None and self._queue and sa.state is not State.DEAD:
             if sa.is_being_rekeyed and self._queue[0].doing in _DISTURBING:
                 return
+            if self.next_id > LAST_ID:
+                sa.end(DownReason.FAILED, "its message ids are used up", now)
+                return
             exchange = self._queue.pop(0)
             payloads = exchange.build(sa, now)
             if payloads is not None:
@@ -115,7 +120,7 @@ class RequestWindow:
 
     def resend_init(self, sa: "IkeSa", exchange: Exchange, payloads: Sequence[KnownPayload], now: float) -> None:
         """Another IKE_SA_INIT request in place of the one on its way, with its message id (section 2.6)."""
-        self._next_id = 0
+        self.next_id = 0
         self._send_request(sa, exchange, payloads, now)
 
     def receive_init_answer(
@@ -213,8 +218,8 @@ class RequestWindow:
             exchange.abandon(sa, reason)
 
     def _send_request(self, sa: "IkeSa", exchange: Exchange, payloads: Sequence[KnownPayload], now: float) -> None:
-        message_id = self._next_id
-        self._next_id += 1
+        message_id = self.next_id
+        self.next_id += 1
         if exchange.kind is ExchangeType.IKE_SA_INIT:
             sa.init_request = build_message(
                 spi_i=sa.spi_i,
@@ -240,3 +245,4 @@ class RequestWindow:
         self._outstanding = Retransmission(exchange, message_id, messages, sa.context.settings, now=now)
         for message in messages:
             sa.send(message)
+        count_id(sa, message_id, ours=True, now=now)

@@ -8,7 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from errno import EAGAIN, EINTR, ENOBUFS
 from ipaddress import IPv4Address, IPv6Address
-from socket import AF_INET, AF_INET6, AF_NETLINK, SO_RCVBUF, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW, SOL_SOCKET, ntohl, socket
+from socket import (
+    AF_INET,
+    AF_INET6,
+    AF_NETLINK,
+    SO_RCVBUF,
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    SOCK_RAW,
+    SOL_SOCKET,
+    ntohl,
+    socket,
+)
 
 from hauberk_xfrm.address import IpAddress, ReqId, Spi
 from hauberk_xfrm.layout import NETLINK_XFRM, NLMSGHDR, USERSA_INFO, MessageType
