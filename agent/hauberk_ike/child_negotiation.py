@@ -11,7 +11,6 @@ of addresses; the packet that caused ours tells which. ESP_TFC_PADDING_NOT_SUPPO
 NON_FIRST_FRAGMENTS_ALSO is not granted, as the kernel has no such states.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hauberk_ike import negotiation, vendor
@@ -23,6 +22,7 @@ from hauberk_ike.key_agreement import Secrets
 from hauberk_ike.numbers import NotifyType, notify_name
 from hauberk_ike.proposals import EspProposal
 from hauberk_ike.selectors import TrafficSelector, covered, narrow
+from hauberk_ike.transport_mode import Selectors, as_asked, as_seen
 from hauberk_ike.wire.message import Contents, KnownPayload
 from hauberk_ike.wire.payloads import Notify
 from hauberk_ike.wire.security_association import Proposal, SecurityAssociation
@@ -74,6 +74,8 @@ class ChildRequest:
         """SA, TSi, TSr and notifies. Raises SpiUnavailable."""
         if self._spi_in is None:
             self._spi_in = sa.context.policy.allocate_spi(self.config, sa.peer)
+        if self.config.mode is Mode.TRANSPORT:
+            self._ts_local, self._ts_remote = as_asked(sa.path, self._ts_local, self._ts_remote)
         payloads: list[KnownPayload] = [
             negotiation.offer_esp(self.proposals, self._spi_in.to_bytes(negotiation.ESP_SPI_SIZE)),
             TsInitiator(selectors=self._ts_local),
@@ -95,12 +97,14 @@ class ChildRequest:
         ts_local = contents.one(TsInitiator).selectors
         ts_remote = contents.one(TsResponder).selectors
         transport = contents.notify(NotifyType.USE_TRANSPORT_MODE) is not None
+        if transport:
+            ts_local, ts_remote = as_seen(sa.path, ts_local, ts_remote)
         if not ts_local or not ts_remote:
             raise ExchangeRefused(NotifyType.TS_UNACCEPTABLE, "the answer has no traffic selectors")
         if not covered(ts_local, self._ts_local) or not covered(ts_remote, self._ts_remote):
             raise ExchangeRefused(NotifyType.TS_UNACCEPTABLE, "the answer widens the traffic selectors")
         old = self.replaces
-        if old is not None and not (covered(old.ts_local, ts_local) and covered(old.ts_remote, ts_remote)):
+        if old is not None and not (covered(self._ts_local, ts_local) and covered(self._ts_remote, ts_remote)):
             raise ExchangeRefused(NotifyType.TS_UNACCEPTABLE, "the answer narrows the rekeyed traffic selectors")
         if transport is not (self.config.mode is Mode.TRANSPORT):
             raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, "the answer is for another mode")
@@ -183,11 +187,15 @@ class ChildOffer:
         self.replaces = replaces
         self._additional = False
         if replaces is None:
-            config, ts_remote, ts_local, self._additional = _choose_child(sa.peer.children, label, ts_i, ts_r)
+            config, ts_local, ts_remote, self._additional = _choose_child(sa, label, ts_r, ts_i, transport=transport)
         else:
             config = replaces.config
+            old_local, old_remote = replaces.ts_local, replaces.ts_remote
+            if replaces.mode is Mode.TRANSPORT:
+                ts_r, ts_i = as_seen(sa.path, ts_r, ts_i)
+                old_local, old_remote = as_asked(sa.path, old_local, old_remote)
             ts_remote, ts_local = narrow(ts_i, config.ts_remote), narrow(ts_r, config.ts_local)
-            if not (covered(replaces.ts_remote, ts_remote) and covered(replaces.ts_local, ts_local)):
+            if not (covered(old_remote, ts_remote) and covered(old_local, ts_local)):
                 raise ExchangeRefused(NotifyType.TS_UNACCEPTABLE, "a rekey for less than what is rekeyed")
             if transport is not (replaces.mode is Mode.TRANSPORT):
                 raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, "a rekey for another mode")
@@ -252,27 +260,28 @@ def parse_spi(spi: bytes) -> int:
 
 
 def _choose_child(
-    children: Sequence[ChildConfig],
-    label: str | None,
-    ts_i: tuple[TrafficSelector, ...],
-    ts_r: tuple[TrafficSelector, ...],
-) -> tuple[ChildConfig, tuple[TrafficSelector, ...], tuple[TrafficSelector, ...], bool]:
-    """The child that is meant, with the remote and local selectors, narrowed, and whether others are possible as well.
+    sa: "IkeSa", label: str | None, ts_local: Selectors, ts_remote: Selectors, *, transport: bool
+) -> tuple[ChildConfig, Selectors, Selectors, bool]:
+    """The child that is meant, with the local and remote selectors, narrowed, and whether others are possible as well.
 
-    It is meant by its label, or else by the first selectors, which are the initiator's packet if it has one (section
-    2.9); of several that are as good, the first.
+    It is meant by its label, or else by its mode (section 2.23.1) and by the first selectors, which are the initiator's
+    packet if it has one (section 2.9); of several that are as good, the first.
     """
-    found: list[tuple[ChildConfig, tuple[TrafficSelector, ...], tuple[TrafficSelector, ...]]] = []
-    for child in children:
+    seen = as_seen(sa.path, ts_local, ts_remote)
+    found: list[tuple[ChildConfig, Selectors, Selectors, bool]] = []
+    for child in sa.peer.children:
         if label is not None and child.label != label:
             continue
-        ts_remote, ts_local = narrow(ts_i, child.ts_remote), narrow(ts_r, child.ts_local)
-        if ts_remote and ts_local:
-            found.append((child, ts_remote, ts_local))
+        asked_local, asked_remote = seen if transport and child.mode is Mode.TRANSPORT else (ts_local, ts_remote)
+        local, remote = narrow(asked_local, child.ts_local), narrow(asked_remote, child.ts_remote)
+        if local and remote:
+            has_packet = covered(asked_local[:1], local) and covered(asked_remote[:1], remote)
+            found.append((child, local, remote, has_packet))
     if not found:
         raise ExchangeRefused(NotifyType.TS_UNACCEPTABLE, "no child has these traffic selectors (and this label)")
-    best = next((each for each in found if covered(ts_i[:1], each[1]) and covered(ts_r[:1], each[2])), found[0])
-    return (*best, len(found) > 1)
+    fitting = [each for each in found if (each[0].mode is Mode.TRANSPORT) is transport] or found
+    child, local, remote, _ = next((each for each in fitting if each[3]), fitting[0])
+    return child, local, remote, len(found) > 1
 
 
 def _unkeyed(config: ChildConfig) -> tuple[EspProposal, ...]:
