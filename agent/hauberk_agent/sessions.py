@@ -53,6 +53,7 @@ from hauberk_ike import (
     PeerConfig,
     PeerRefused,
     ReauthenticationNeeded,
+    RefusalsWithheld,
     Refused,
     SocketAddress,
     SpiUnavailable,
@@ -388,6 +389,8 @@ class Sessions:
                 self._ike_sa_down(event)
             case PeerRefused():
                 _log.warning("refused %s (%s): %s: %s", event.remote, event.identity, event.reason, event.message)
+            case RefusalsWithheld():
+                _log.warning("refused %d more within %.0f s: %s", event.count, event.seconds, event.summary)
             case _:
                 assert_never(event)
 

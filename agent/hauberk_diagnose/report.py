@@ -29,6 +29,7 @@ from hauberk_ike import (
     PeerConfig,
     PeerRefused,
     ReauthenticationNeeded,
+    RefusalsWithheld,
     TrafficSelector,
     UdpEncapsulation,
 )
@@ -153,6 +154,8 @@ def sentence(event: Event) -> str:
         case PeerRefused():
             who = event.identity or "nobody known"
             return f"refused {who} at {event.remote}: {event.reason}: {event.message}"
+        case RefusalsWithheld():
+            return f"refused {event.count} more within {event.seconds:.0f} s: {event.summary}"
 
 
 def child_line(child: ChildSaInfo) -> str:

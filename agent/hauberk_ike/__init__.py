@@ -42,6 +42,7 @@ from hauberk_ike.events import (
     IkeSaUp,
     PeerRefused,
     ReauthenticationNeeded,
+    RefusalsWithheld,
 )
 from hauberk_ike.identity import Identity
 from hauberk_ike.numbers import EsnId
@@ -85,6 +86,7 @@ __all__ = [
     "ProposalError",
     "ReauthenticationNeeded",
     "RefusalReason",
+    "RefusalsWithheld",
     "Refused",
     "SocketAddress",
     "SpiUnavailable",

@@ -137,6 +137,12 @@ class EndpointSettings:
     """
     keepalive_seconds: float = 20.0
     """How often a NAT before us is reminded of its mapping (RFC 3948 section 4); 0: never."""
+    refusals_seconds: float = 60.0
+    """For each such period PeerRefused is reported so often,"""
+    refusals_per_address: int = 4
+    """of one address,"""
+    refusals_limit: int = 32
+    """and of all strangers, and of all known peers, together; the rest is counted."""
     replaced_seconds: float = 120.0
     """How long an SA that a rekey has replaced waits for the peer's DELETE before we send one ourselves. More than a
     whole round of retransmissions, or it would cut the peer's rekey short."""

@@ -14,6 +14,7 @@ from hauberk_ike.identity import Identity
 from hauberk_ike.key_log import build_line
 from hauberk_ike.keys import IkeKeys
 from hauberk_ike.proposals import IkeProposal
+from hauberk_ike.refusals import Refusals
 from hauberk_ike.registry import Registry
 from hauberk_ike.trust import TrustStore
 
@@ -33,6 +34,7 @@ class Context:
         "key_log",
         "outbox",
         "policy",
+        "refusals",
         "registry",
         "settings",
         "trust",
@@ -56,6 +58,7 @@ class Context:
         self.registry = Registry(settings, entropy, policy.is_known)
         self.key_log = key_log
         self.events: deque[Event] = deque()
+        self.refusals = Refusals(settings, policy.is_known, self.events)
         self.outbox: list[Datagram] = []
         self.decoy = PreSharedKey(secret=entropy(32))
         """What the proof of somebody unknown is compared with: nobody has it, and it takes the usual time."""

@@ -121,13 +121,15 @@ class IkeEndpoint:
 
     def get_timer(self) -> float | None:
         """When `handle_timer` is to be called at the latest, on the clock of `now`. None: no need."""
-        return self._registry.next_wake_up()
+        due, refusals = self._registry.next_wake_up(), self._context.refusals.due
+        return due if refusals is None else refusals if due is None else min(due, refusals)
 
     def handle_timer(self, now: float) -> None:
         """Does what is due: retransmissions, dead peer detection, timeouts. Calling it too early is harmless."""
         while (sa := self._registry.take_due(now)) is not None:
             sa.handle_timer(now)
             self._registry.settle(sa)
+        self._context.refusals.handle_timer(now)
 
     @property
     def has_datagrams(self) -> bool:
@@ -280,13 +282,13 @@ class IkeEndpoint:
             offer = InitOffer(contents, self._acceptable)
             self._make_half_open(header, data, contents, offer, local=local, remote=remote, now=now)
         except MalformedMessage as error:
-            self._refuse(remote, RefusalReason.INVALID_SYNTAX, error)
+            self._refuse(remote, RefusalReason.INVALID_SYNTAX, error, now)
         except ProtocolError as error:
             # INVALID_KE_PAYLOAD is no refusal: it asks for another try.
             if isinstance(error, UnsupportedCritical):
-                self._refuse(remote, RefusalReason.UNSUPPORTED_CRITICAL_PAYLOAD, error)
+                self._refuse(remote, RefusalReason.UNSUPPORTED_CRITICAL_PAYLOAD, error, now)
             elif isinstance(error, ExchangeRefused) and error.notify is not NotifyType.INVALID_KE_PAYLOAD:
-                self._refuse(remote, RefusalReason.NO_PROPOSAL_CHOSEN, error)
+                self._refuse(remote, RefusalReason.NO_PROPOSAL_CHOSEN, error, now)
             self._answer_first_request(header, error_notify(error), local=local, remote=remote)
 
     def _shows_cookie(
@@ -326,7 +328,7 @@ class IkeEndpoint:
         ike_sa_init.answer(sa, offer, Inbound(header, data, contents, local=local, remote=remote))
         victim = self._registry.half_open.victim()
         if victim is not None:
-            self._refuse(victim.path.remote, RefusalReason.HALF_OPEN_LIMIT, "too many half-open IKE SAs")
+            self._refuse(victim.path.remote, RefusalReason.HALF_OPEN_LIMIT, "too many half-open IKE SAs", now)
             victim.end(DownReason.FAILED, "", now, silent=True)
             self._registry.settle(victim)
         self._registry.add_half_open(sa, remote, data)
@@ -360,5 +362,5 @@ class IkeEndpoint:
         )
         self._context.send(answer, local=local, remote=remote)
 
-    def _refuse(self, remote: SocketAddress, reason: RefusalReason, error: object) -> None:
-        self._context.events.append(PeerRefused(remote=remote, identity=None, reason=reason, message=str(error)))
+    def _refuse(self, remote: SocketAddress, reason: RefusalReason, error: object, now: float) -> None:
+        self._context.refusals.report(PeerRefused(remote=remote, identity=None, reason=reason, message=str(error)), now)

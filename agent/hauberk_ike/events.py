@@ -167,6 +167,26 @@ class PeerRefused:
     message: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalsWithheld:
+    """PeerRefused was not reported every time, within the last so many seconds (`hauberk_ike.refusals`).
+
+    `reasons`: how often it was not, by its reason, the most frequent first.
+    """
+
+    reasons: tuple[tuple[str, int], ...]
+    seconds: float
+
+    @property
+    def count(self) -> int:
+        return sum(times for _, times in self.reasons)
+
+    @property
+    def summary(self) -> str:
+        """The reasons, for a line of a log."""
+        return ", ".join(f"{times} {reason}" for reason, times in self.reasons)
+
+
 Event = (
     IkeSaUp
     | IkeSaMoved
@@ -177,6 +197,7 @@ Event = (
     | ChildSaFailed
     | IkeSaDown
     | PeerRefused
+    | RefusalsWithheld
 )
 
 

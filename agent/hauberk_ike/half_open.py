@@ -66,6 +66,10 @@ class HalfOpenTable:
             del table[holder]
 
     def _place(self, host: IpAddress) -> "tuple[dict[Holder, deque[IkeSa]], Holder]":
-        if self._is_known(host):
-            return self._known, host
-        return self._strangers, host if host.version == 4 else host.packed[:8]
+        is_known = self._is_known(host)
+        return self._known if is_known else self._strangers, holder_of(host, is_known=is_known)
+
+
+def holder_of(host: IpAddress, *, is_known: bool) -> Holder:
+    """Under what name an address is counted. is_known: whether a peer is expected there."""
+    return host if is_known or host.version == 4 else host.packed[:8]

@@ -549,7 +549,7 @@ class IkeSa:
         """The peer's request is answered; `broken` is why it was the last one, if it was (sections 2.21.2, 2.21.3)."""
         if broken is not None:
             if self.state is State.HALF_OPEN:
-                self.refuse(remote, broken)
+                self.refuse(remote, broken, now)
                 self.end(DownReason.FAILED, str(broken), now)
             else:
                 self.end(DownReason.FAILED, f"the peer sent nonsense: {broken}", now)
@@ -562,7 +562,7 @@ class IkeSa:
         """Sends a message, on the IKE SA's addresses or on those that a request came with."""
         self.context.send(data, local=local or self.path.local, remote=remote or self.path.remote)
 
-    def refuse(self, remote: SocketAddress, error: ProtocolError) -> None:
+    def refuse(self, remote: SocketAddress, error: ProtocolError, now: float) -> None:
         """Reports that a peer, or a child that it asked for, was refused."""
         if isinstance(error, ExchangeRefused):
             reason = error.reason
@@ -570,10 +570,9 @@ class IkeSa:
             reason = RefusalReason.UNSUPPORTED_CRITICAL_PAYLOAD
         else:
             reason = RefusalReason.INVALID_SYNTAX
-        self.context.events.append(
-            PeerRefused(
-                remote=remote, identity=self.identity or self.claimed_identity, reason=reason, message=str(error)
-            )
+        identity = self.identity or self.claimed_identity
+        self.context.refusals.report(
+            PeerRefused(remote=remote, identity=identity, reason=reason, message=str(error)), now
         )
 
     # Endings
@@ -581,13 +580,14 @@ class IkeSa:
     def _expire(self, now: float) -> None:
         self.expires_at = None
         if self.state is State.HALF_OPEN:
-            self.context.events.append(
+            self.context.refusals.report(
                 PeerRefused(
                     remote=self.path.remote,
                     identity=None,
                     reason=RefusalReason.HALF_OPEN_TIMEOUT,
                     message="no IKE_AUTH came in time",
-                )
+                ),
+                now,
             )
             self.end(DownReason.FAILED, "no IKE_AUTH came in time", now)
             self.expires_at = None

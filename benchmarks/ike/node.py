@@ -41,6 +41,7 @@ from hauberk_ike import (
     IpAddress,
     PeerConfig,
     PeerRefused,
+    RefusalsWithheld,
     Refused,
     SocketAddress,
     SpiUnavailable,
@@ -171,7 +172,7 @@ class Speaker:
         while (event := self._endpoint.next_event()) is not None:
             if isinstance(event, IkeSaUp):
                 self.established += 1
-            elif isinstance(event, PeerRefused):
+            elif isinstance(event, (PeerRefused, RefusalsWithheld)):
                 print(event, file=sys.stderr, flush=True)
                 continue
             elif isinstance(event, IkeSaDown):

@@ -186,7 +186,7 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
         return _answer_child(sa, message, nonce_i, _find_rekeyed(sa, rekeyed) if rekeyed is not None else None, now)
     except ExchangeRefused as refusal:
         if refusal.notify not in ORDINARY_REFUSALS:
-            sa.refuse(message.remote, refusal)
+            sa.refuse(message.remote, refusal, now)
         raise
 
 

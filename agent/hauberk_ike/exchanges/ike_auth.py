@@ -210,7 +210,7 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
     try:
         payloads += answer_child(sa, contents, nonce_i=sa.nonce_i, nonce_r=sa.nonce_r, now=now)
     except ExchangeRefused as refusal:
-        sa.refuse(message.remote, refusal)
+        sa.refuse(message.remote, refusal, now)
         payloads.append(error_notify(refusal))
     return payloads
 

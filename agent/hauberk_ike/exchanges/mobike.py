@@ -73,7 +73,7 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> list[KnownPayload]:
         try:
             _update(sa, message, now)
         except ExchangeRefused as refusal:
-            sa.refuse(message.remote, refusal)
+            sa.refuse(message.remote, refusal, now)
             return [Notify(type=refusal.notify), *payloads]
     return payloads
 

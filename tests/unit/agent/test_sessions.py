@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import errno
+from ipaddress import IPv4Address
 from random import Random
 
 import pytest
 
 from hauberk_agent.pairing import pair_specs
 from hauberk_api.report import UnwellReason
+from hauberk_ike import SocketAddress
+from hauberk_ike.numbers import ExchangeType
+from hauberk_ike.wire.header import FLAG_INITIATOR, NO_SPI
+from hauberk_ike.wire.message import build_message
 from hauberk_xfrm import XfrmError
 from tests.unit.agent.mesh import node
 from tests.unit.agent.network import Network, credentials
+
+NONSENSE = build_message(
+    spi_i=b"stranger",
+    spi_r=NO_SPI,
+    exchange_type=ExchangeType.IKE_SA_INIT,
+    flags=FLAG_INITIATOR,
+    message_id=0,
+    payloads=(),
+)
+"""IKE_SA_INIT with nothing in it."""
 
 
 def settled(network: Network, *, seconds: float = 60.0) -> None:
@@ -227,6 +242,23 @@ def test_a_peer_from_a_foreign_address_is_refused() -> None:
     (pair,) = stranger.alive.pairs
     assert pair.failure is not None
     assert pair.failure.reason is UnwellReason.AUTHENTICATION_FAILED
+
+
+def test_strangers_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    network = Network(2)
+    network.start()
+    settled(network)
+    caplog.clear()
+    for number in range(1000):
+        stranger = SocketAddress(host=IPv4Address(f"198.51.{number >> 8}.{number & 255}"), port=500)
+        network[1].alive.receive_datagram(
+            NONSENSE, local=SocketAddress(host=network[1].outer, port=500), remote=stranger, now=network.now
+        )
+    refused = [record for record in caplog.records if record.message.startswith("refused 198.51.")]
+    assert len(refused) == 32
+    network.run(61)
+    (summary,) = [record.message for record in caplog.records if record not in refused and "refused" in record.message]
+    assert summary == "refused 968 more within 60 s: 968 InvalidSyntax"
 
 
 def test_a_kernel_that_refuses_is_reported_and_asked_again() -> None:
