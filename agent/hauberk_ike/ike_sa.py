@@ -2,14 +2,15 @@
 
 The endpoint finds the IKE SA that a datagram is for and hands it over; the windows know whether it is a request's or an
 answer's turn; the exchanges (`hauberk_ike.exchanges`) do what messages mean. This module is what they have in common:
-what is known of the IKE SA and its peer, timers, and the ways to end (see `hauberk_ike.lifecycle`).
+what is known of the IKE SA and its peer, and the ways to end (see `hauberk_ike.lifecycle`). What it does by itself
+when time passes is in `hauberk_ike.timers`.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from hauberk_ike import lifetime
+from hauberk_ike import lifetime, timers
 from hauberk_ike.answer_window import AnswerWindow
 from hauberk_ike.child_sa import ChildSa, unlink
 from hauberk_ike.collision import Asked, Doing, Race
@@ -236,56 +237,11 @@ class IkeSa:
 
     def deadline(self) -> float | None:
         """When `handle_timer` has something to do."""
-        due = self.expires_at
-        request = self.requests.due
-        if request is not None:
-            due = request if due is None else min(due, request)
-        elif self.state is State.ESTABLISHED and self.peer.dpd_seconds > 0:
-            liveness = self.last_heard + self.peer.dpd_seconds
-            due = liveness if due is None else min(due, liveness)
-        keepalive = self.path.keepalive_at
-        if keepalive is not None and self.is_up:
-            due = keepalive if due is None else min(due, keepalive)
-        if self.state is not State.ESTABLISHED:
-            return due
-        others = [due, self.rekey_at, self.requests.deferred_due]
-        others += [child.due for child in self.children.values()]
-        others += [pending.expires_at for pending in self.pending.values()]
-        return min((each for each in others if each is not None), default=None)
+        return timers.deadline(self)
 
     def handle_timer(self, now: float) -> None:
         """Does what is due by now."""
-        if self.expires_at is not None and now >= self.expires_at:
-            self._expire(now)
-        if self.is_up:
-            self.path.keep_alive(self.context, now)
-        if self.state is State.ESTABLISHED:
-            self._renew(now)
-        request = self.requests.due
-        if request is not None and now >= request:
-            if not self.requests.handle_timer(self, now):
-                self._give_up(now)
-        elif (
-            request is None
-            and self.state is State.ESTABLISHED
-            and self.peer.dpd_seconds > 0
-            and now >= self.last_heard + self.peer.dpd_seconds
-        ):
-            self.start(informational.Liveness(), now)
-
-    def _renew(self, now: float) -> None:
-        """Begins the rekeys that are due, and ends what has waited too long."""
-        for link in [link for link, pending in self.pending.items() if now >= pending.expires_at]:
-            self.pending.pop(link).agreed.release(self)
-        for child in [child for child in self.children.values() if child.due is not None and now >= child.due]:
-            child.due = None
-            if child.is_current:
-                self.rekey_child(child, now)
-            else:
-                self.delete_child(child, now)
-        if self.rekey_at is not None and now >= self.rekey_at:
-            self.rekey(now)
-        self.requests.take_deferred(self, now)
+        timers.handle(self, now)
 
     def info(self) -> IkeSaInfo:
         """As `status` shows it."""
@@ -574,40 +530,6 @@ class IkeSa:
         self.context.refusals.report(
             PeerRefused(remote=remote, identity=identity, reason=reason, message=str(error)), now
         )
-
-    # Endings
-
-    def _expire(self, now: float) -> None:
-        self.expires_at = None
-        if self.state is State.HALF_OPEN:
-            self.context.refusals.report(
-                PeerRefused(
-                    remote=self.path.remote,
-                    identity=None,
-                    reason=RefusalReason.HALF_OPEN_TIMEOUT,
-                    message="no IKE_AUTH came in time",
-                ),
-                now,
-            )
-            self.end(DownReason.FAILED, "no IKE_AUTH came in time", now)
-            self.expires_at = None
-        elif self.state is State.SPARE:
-            self.end(DownReason.DELETED, "another one stays", now, silent=True)
-        elif self.state is State.REPLACED:
-            self.close(now)
-        self.init_answer = b""
-
-    def _give_up(self, now: float) -> None:
-        match self.state:
-            case State.ESTABLISHED:
-                self.end(DownReason.UNREACHABLE, "the peer no longer answers", now)
-            case State.CLOSING | State.REPLACED | State.SPARE:
-                self.end(DownReason.DELETED, "deleted; the peer did not answer", now)
-            case State.AUTHENTICATING if self.is_closing:
-                self.end(DownReason.DELETED, "deleted before it was established", now)
-            case _:
-                message = f"no usable answer ({self.hint})" if self.hint else "no answer"
-                self.end(DownReason.FAILED, message, now)
 
     def _report_down(self, reason: DownReason, message: str, now: float, *, by_peer: bool) -> None:
         """IkeSaDown, once, and before it the children's ends: but for UNREACHABLE, whose children live on."""
