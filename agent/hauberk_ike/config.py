@@ -145,7 +145,8 @@ class EndpointSettings:
     """and of all strangers, and of all known peers, together; the rest is counted."""
     replaced_seconds: float = 120.0
     """How long an SA that a rekey has replaced waits for the peer's DELETE before we send one ourselves. More than a
-    whole round of retransmissions, or it would cut the peer's rekey short."""
+    whole round of retransmissions, or it would cut the peer's rekey short. Also how long an IKE SA that is out of step
+    with the peer's has for its replacement."""
 
     def __post_init__(self) -> None:
         if self.fragment_bytes and not MIN_FRAGMENT_BYTES <= self.fragment_bytes <= MAX_FRAGMENT_BYTES:

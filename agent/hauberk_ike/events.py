@@ -149,7 +149,9 @@ class IkeSaRekeyed:
 class ReauthenticationNeeded:
     """The peer rekeys nothing (any more) of this IKE SA: `IkeEndpoint.reauthenticate` replaces it as a whole.
 
-    `reason` is the name of its notify: NO_ADDITIONAL_SAS, or TEMPORARY_FAILURE for minutes.
+    `reason` is the name of its notify: NO_ADDITIONAL_SAS, or TEMPORARY_FAILURE for minutes. In that case the IKE SA is
+    out of step with the peer's, and is closed if nothing has taken its place within `EndpointSettings.replaced_seconds`
+    (RFC 7296 section 2.25).
     """
 
     ike_sa: IkeSaId

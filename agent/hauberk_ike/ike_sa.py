@@ -69,6 +69,7 @@ class IkeSa:
         "children",
         "claimed_identity",
         "close_reason",
+        "closes_at",
         "context",
         "deleted_early",
         "deleting",
@@ -172,6 +173,8 @@ class IkeSa:
         self.deleted_early: set[int] | None = None
         """While we ask for a child: SPIs of the peer's that it deleted before its answer has reached us."""
         self.close_reason = ""
+        self.closes_at: float | None = None
+        """When it is closed, as it is out of step with the peer's."""
         self.hint = ""
         """What an unauthenticated error said, for the message if nothing better comes."""
         self.established_at = now
@@ -343,6 +346,15 @@ class IkeSa:
     def need_reauthentication(self, reason: str) -> None:
         """The peer does not let us rekey."""
         self.context.events.append(ReauthenticationNeeded(ike_sa=self.handle, peer=self.peer, reason=reason))
+
+    def conclude_out_of_step(self, reason: str, now: float) -> None:
+        """The peer has refused something temporarily for minutes: the IKE SA is to be closed (section 2.25).
+
+        Its owner is told first, and has some time to set up another one in its place, so that no packet is lost.
+        """
+        if self.closes_at is None:
+            self.closes_at = now + self.context.settings.replaced_seconds
+            self.need_reauthentication(reason)
 
     def reauthenticated_spi(self, label: str) -> int | None:
         """With an IKE SA that is to replace another: the inbound SPI of the CHILD SA there that has this label."""

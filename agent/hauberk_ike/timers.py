@@ -8,6 +8,7 @@ that is due is done, so that ringing too early does no harm. The timers are:
 - *retransmission* of the request on its way, and giving up when that was often enough (section 2.1);
 - *liveness*: nothing was heard for too long and nothing is asked, so we ask (section 2.4);
 - *keepalive* for a NAT before us (`hauberk_ike.path`);
+- *closing* one that is out of step with the peer's, if nothing has taken its place by then (section 2.25);
 - *renewal*, while it is established: rekeys that are due, replaced CHILD SAs that their peer has not deleted, requests
   that were refused temporarily, and key exchanges that the peer has begun and not gone on with.
 """
@@ -37,7 +38,7 @@ def deadline(sa: "IkeSa") -> float | None:
         due = keepalive if due is None else min(due, keepalive)
     if sa.state is not State.ESTABLISHED:
         return due
-    others = [due, sa.rekey_at, sa.requests.deferred_due]
+    others = [due, sa.rekey_at, sa.closes_at, sa.requests.deferred_due]
     others += [child.due for child in sa.children.values()]
     others += [pending.expires_at for pending in sa.pending.values()]
     return min((each for each in others if each is not None), default=None)
@@ -66,6 +67,10 @@ def handle(sa: "IkeSa", now: float) -> None:
 
 def _renew(sa: "IkeSa", now: float) -> None:
     """Begins the rekeys that are due, and ends what has waited too long."""
+    if sa.closes_at is not None and now >= sa.closes_at:
+        sa.close_reason = "out of step: the peer has refused something temporarily for minutes"
+        sa.close(now)
+        return
     for link in [link for link, pending in sa.pending.items() if now >= pending.expires_at]:
         sa.pending.pop(link).agreed.release(sa)
     for child in [child for child in sa.children.values() if child.due is not None and now >= child.due]:

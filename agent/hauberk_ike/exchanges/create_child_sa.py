@@ -132,7 +132,7 @@ class CreateChildSa:
                     self._release(sa)
                     self._try_again(sa, due)
                     return
-                sa.need_reauthentication(notify_name(error.type))
+                sa.conclude_out_of_step(notify_name(error.type), now)
             case NotifyType.NO_ADDITIONAL_SAS:
                 sa.need_reauthentication(notify_name(error.type))
             case _:

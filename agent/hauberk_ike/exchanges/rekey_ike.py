@@ -136,6 +136,8 @@ class RekeyIke:
                 if due is not None:
                     sa.requests.add_at(RekeyIke(attempt=self._attempt + 1), due)
                     return
+                sa.conclude_out_of_step(name, now)
+                return
             case _:
                 pass
         sa.need_reauthentication(name)

@@ -18,10 +18,14 @@ from hauberk_ike import (
     IkeSaDown,
     IkeSaId,
     IkeSaRekeyed,
+    IkeSaUp,
     ReauthenticationNeeded,
 )
+from hauberk_ike.numbers import ExchangeType, NotifyType
 from hauberk_ike.wire.header import Header
-from tests.unit.ike.party import Pair, Party, agree, child, turned
+from hauberk_ike.wire.payloads import Notify
+from tests.unit.ike.party import ALICE, Pair, Party, agree, child, turned
+from tests.unit.ike.raw_peer import RawPeer
 
 ESP = "aes128gcm16-esn"
 LOSERS = [
@@ -166,20 +170,27 @@ def test_a_child_is_deleted_that_we_are_rekeying() -> None:
     one_each(pair, children=0)
 
 
-def test_a_temporary_failure_is_waited_out_and_not_for_ever() -> None:
-    pair = Pair()
+def refused_for_minutes(pair: Pair) -> list[float]:
+    """Alice asks for a rekey until she concludes something from Bob's refusals; when she asked."""
     handle = pair.set_up()
     pair.bob.policy.spis_left = 0  # Bob's kernel has no SPI: TEMPORARY_FAILURE
     pair.alice.endpoint.rekey_child(handle, pair.alice.one(ChildSaUp).spi_in, now=pair.now)
     tries: list[float] = []
-    while not pair.alice.seen(ReauthenticationNeeded):
+    while True:
         for datagram in pair.alice.take(pair.now):
             if Header.parse(datagram.data).exchange_type == 36:
                 tries.append(pair.now)
             pair.bob.receive(datagram, pair.now)  # --> CREATE_CHILD_SA: N(REKEY_SA), or DPD
         for datagram in pair.bob.take(pair.now):
             pair.alice.receive(datagram, pair.now)  # <-- CREATE_CHILD_SA: N(TEMPORARY_FAILURE), or DPD
+        if pair.alice.seen(ReauthenticationNeeded):
+            return tries
         pair.wait(60)
+
+
+def test_a_temporary_failure_is_waited_out_and_not_for_ever() -> None:
+    pair = Pair()
+    tries = refused_for_minutes(pair)
     waits = [later - earlier for earlier, later in pairwise(tries)]
     assert len(tries) == 8
     assert min(waits) >= 1.0
@@ -187,6 +198,55 @@ def test_a_temporary_failure_is_waited_out_and_not_for_ever() -> None:
     assert pair.alice.one(ReauthenticationNeeded).reason == "TEMPORARY_FAILURE"
     assert pair.alice.one(ChildSaFailed).rekeyed_spi_in == pair.alice.one(ChildSaUp).spi_in
     assert not pair.alice.leaked
+
+
+def test_an_ike_sa_that_is_out_of_step_is_closed_but_not_before_another_one_could_take_its_place() -> None:
+    pair = Pair(dpd_seconds=0)
+    refused_for_minutes(pair)
+    concluded = pair.now
+    pair.wait(60)
+    assert len(pair.alice.kernel) == 1  # it carries packets as before
+    assert not pair.alice.seen(IkeSaDown)
+    pair.wait(1000)
+    assert pair.now == concluded + 120
+    pair.to_bob()  # --> INFORMATIONAL: D(IKE)
+    pair.to_alice()  # <-- INFORMATIONAL
+    assert "out of step" in pair.alice.one(IkeSaDown).message
+    assert pair.bob.seen(IkeSaDown)
+    assert not pair.alice.kernel
+    assert not pair.bob.kernel
+    assert pair.quiet()
+
+
+def test_an_ike_sa_that_is_out_of_step_and_was_replaced_in_time_goes_with_its_replacement() -> None:
+    pair = Pair(dpd_seconds=0)
+    refused_for_minutes(pair)
+    pair.bob.policy.spis_left = 10
+    new = pair.alice.endpoint.reauthenticate(pair.alice.one(IkeSaUp).ike_sa, now=pair.now)
+    pair.settle()
+    assert pair.alice.one(IkeSaDown).message == "reauthenticated"
+    pair.wait(1000)
+    assert [info.ike_sa for info in pair.alice.endpoint.established()] == [new]
+    one_each(pair)
+
+
+def test_a_rekey_of_the_ike_sa_that_is_refused_for_minutes_closes_it_too() -> None:
+    pair = Pair(dpd_seconds=0)
+    raw = RawPeer(pair.bob, ALICE).set_up()
+    pair.bob.endpoint.rekey_ike(pair.bob.one(IkeSaUp).ike_sa, now=pair.now)
+    failure = Notify(type=NotifyType.TEMPORARY_FAILURE)
+    asked: list[int] = []
+    while not pair.bob.seen(IkeSaDown):
+        for request in pair.bob.take(pair.now):
+            header = Header.parse(request.data)
+            asked.append(header.exchange_type)  # <-- CREATE_CHILD_SA: SA, Ni, KEi, and in the end D(IKE)
+            answer = [failure] if header.exchange_type == ExchangeType.CREATE_CHILD_SA else []
+            raw.now = pair.now
+            raw.send(raw.seal(header.exchange_type, answer, message_id=header.message_id, response=True))
+        pair.wait(200)
+    assert asked == [ExchangeType.CREATE_CHILD_SA] * 8 + [ExchangeType.INFORMATIONAL]
+    assert pair.bob.one(ReauthenticationNeeded).reason == "TEMPORARY_FAILURE"
+    assert "out of step" in pair.bob.one(IkeSaDown).message
 
 
 # IKE rekey and IKE rekey
