@@ -18,12 +18,9 @@ from functools import lru_cache
 from typing import Final, Protocol, cast
 
 from hauberk_ike import Datagram, IpAddress, SocketAddress, parse_host
-from hauberk_xfrm.bypass import bypass_ipsec
-from hauberk_xfrm.encapsulation import take_esp
+from hauberk_xfrm.ike_socket import open_ike_socket
 
 _log = logging.getLogger("hauberk.transport")
-_RECEIVE_BUFFER_BYTES: Final = 1 << 21
-"""A thousand peers may begin at once."""
 _MAX_DATAGRAM: Final = 65535
 _DATAGRAMS_A_TURN: Final = 8
 """After so many their answers go out, for the peers to work on meanwhile, and the loop gets to its other tasks."""
@@ -94,21 +91,8 @@ class Transport:
             self._set_timer()
 
     def _open(self, local: SocketAddress) -> None:
-        family = socket.AF_INET6 if local.host.version == 6 else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-            if self._bypass:
-                bypass_ipsec(sock)
-            if local.port == self._encapsulation_port:
-                take_esp(sock)
-            sock.bind((str(local.host), local.port))
-        except OSError:
-            sock.close()
-            raise
-        self._sockets[local] = sock
+        takes_esp = local.port == self._encapsulation_port
+        self._sockets[local] = sock = open_ike_socket(local.host, local.port, bypass=self._bypass, takes_esp=takes_esp)
         self._loop.add_reader(sock, self._readable, sock, local)
         _log.info("listening on %s", local)
 

@@ -14,10 +14,8 @@ from typing import Final, cast
 from hauberk_diagnose.errors import Trouble
 from hauberk_ike import Datagram, IpAddress, SocketAddress
 from hauberk_ike.datagram import parse_host
-from hauberk_xfrm.bypass import bypass_ipsec
-from hauberk_xfrm.encapsulation import take_esp
+from hauberk_xfrm.ike_socket import open_ike_socket
 
-_RECEIVE_BUFFER_BYTES: Final = 1 << 21
 _MAX_DATAGRAM: Final = 65535
 _DATAGRAMS_A_TURN: Final = 64
 """After so many what they caused is acted on and sent."""
@@ -38,9 +36,9 @@ class Sockets:
         ports = (port,) if nat_port is None else (port, nat_port)
         for local in [SocketAddress(host=address, port=port) for address in addresses for port in ports]:
             try:
-                self._sockets[local] = sock = _open(local, bypass=bypass)
-                if takes_esp and local.port == nat_port:
-                    take_esp(sock)
+                self._sockets[local] = open_ike_socket(
+                    local.host, local.port, bypass=bypass, takes_esp=takes_esp and local.port == nat_port
+                )
             except OSError as error:
                 self.close()
                 option = "--port" if local.port == port else "--nat-port (or --encapsulation never)"
@@ -79,22 +77,6 @@ class Sockets:
         for sock in self._sockets.values():
             sock.close()
         self._sockets.clear()
-
-
-def _open(local: SocketAddress, *, bypass: bool) -> socket.socket:
-    family = socket.AF_INET6 if local.host.version == 6 else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-        if bypass:
-            bypass_ipsec(sock)
-        sock.bind((str(local.host), local.port))
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def _explain(error: OSError, local: SocketAddress, option: str) -> str:

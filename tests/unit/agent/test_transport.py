@@ -194,7 +194,7 @@ def test_a_kernel_without_esp_in_udp_is_explained(monkeypatch: pytest.MonkeyPatc
         assert "takes no ESP in UDP" in transport.problems[0]
         transport.close()
 
-    monkeypatch.setattr("hauberk_agent.transport.take_esp", refuse)
+    monkeypatch.setattr("hauberk_xfrm.ike_socket.take_esp", refuse)
     asyncio.run(story())
 
 
