@@ -99,7 +99,7 @@ def test_a_state_whose_key_the_kernel_hides_is_replaced_instead() -> None:
 def test_a_peer_may_move_between_its_nodes_addresses_only() -> None:
     network = encapsulated()
     (pair,) = network[2].alive.pairs
-    policy, peer = network[2].alive, pair.spec.config
+    policy, peer = network[2].alive.admission, pair.spec.config
     policy.permit_address(peer, SocketAddress(host=ip_address("fd00:250::1"), port=4500))
     with pytest.raises(Refused, match="no address of n1"):
         policy.permit_address(peer, SocketAddress(host=ip_address("203.0.113.1"), port=4500))
@@ -109,10 +109,10 @@ def test_a_peer_may_move_between_its_nodes_addresses_only() -> None:
 
 def test_the_addresses_of_all_peers_are_known() -> None:
     network = encapsulated()
-    policy = network[2].alive
+    policy = network[2].alive.admission
     assert policy.is_known(ip_address("10.250.0.1"))
     assert policy.is_known(ip_address("fd00:250::1"))
     assert not policy.is_known(ip_address("10.250.0.2"))
     assert not policy.is_known(ip_address("203.0.113.1"))
-    policy.set_wanted({}, network.now)
+    network[2].alive.set_wanted({}, network.now)
     assert not policy.is_known(ip_address("10.250.0.1"))

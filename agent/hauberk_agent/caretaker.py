@@ -1,0 +1,230 @@
+"""What is due for a pair, and when to look again: attempts, outbound SAs held back, links that have lost.
+
+Used by the sessions, which tell it of a pair whenever anything about that pair has changed.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+from typing import Final
+
+from hauberk_agent.keeper import StateKeeper
+from hauberk_agent.link import Child, Link
+from hauberk_agent.pair import Failure, Pair
+from hauberk_agent.pair_table import PairTable
+from hauberk_agent.times import Times
+from hauberk_api.names import NodeUid
+from hauberk_api.report import UnwellReason
+from hauberk_ike import IkeEndpoint, IkeSaId, UnknownIkeSa
+from hauberk_xfrm import XfrmError
+
+_log = logging.getLogger("hauberk.sessions")
+_BREATH_SECONDS: Final = 0.05
+
+
+class Caretaker:
+    """`endpoint` is None until there are credentials; until then nothing is begun."""
+
+    def __init__(
+        self,
+        *,
+        pairs: PairTable,
+        keeper: StateKeeper,
+        times: Times,
+        chance: Random,
+        max_attempts: int,
+        changed: Callable[[], None],
+    ) -> None:
+        """changed: called when a pair became well or unwell. max_attempts: of ours, that are under way at once."""
+        self.endpoint: IkeEndpoint | None = None
+        self._pairs = pairs
+        self._keeper = keeper
+        self._times = times
+        self._chance = chance
+        self._max_attempts = max_attempts
+        self._changed = changed
+        self._attempts: set[IkeSaId] = set()
+        self._wakes: list[tuple[float, NodeUid]] = []
+
+    def next_due(self) -> float | None:
+        return self._wakes[0][0] if self._wakes else None
+
+    def handle_timer(self, now: float) -> None:
+        """Looks after the pairs whose time has come."""
+        while self._wakes and self._wakes[0][0] <= now:
+            _, uid = heapq.heappop(self._wakes)
+            pair = self._pairs.get(uid)
+            if pair is not None:
+                self.service(pair, now)
+
+    def service(self, pair: Pair, now: float) -> None:
+        """Does all that is due for a pair, and plans when to look again."""
+        was_well = pair.unwell_since is None
+        self._settle(pair, now)
+        if pair.rekey_at is not None and pair.rekey_at <= now and pair.current is not None:
+            pair.rekey_at = None
+            pair.initiate_at = now
+        if pair.initiate_at is not None and pair.initiate_at <= now and self.endpoint is not None:
+            self._initiate(pair, self.endpoint, now)
+        if pair.well:
+            pair.unwell_since = None
+        elif pair.unwell_since is None:
+            pair.unwell_since = now
+        if was_well != (pair.unwell_since is None):
+            self._changed()
+        self._plan_wake(pair, now)
+
+    def retry(self, pair: Pair, now: float) -> None:
+        """Plans another attempt, ever later, and never at the same moment as others."""
+        pair.failures += 1
+        longest = min(self._times.retry_first * 2 ** min(pair.failures - 1, 10), self._times.retry_longest)
+        at = now + longest * self._chance.uniform(0.5, 1.0)
+        if pair.current is None:
+            pair.initiate_at = at
+        else:
+            pair.rekey_at = at
+        self.service(pair, now)
+
+    def attempt_ended(self, ike_sa: IkeSaId) -> None:
+        """An IKE SA is up, or will not be."""
+        self._attempts.discard(ike_sa)
+
+    def install_outbound(self, pair: Pair, link: Link, now: float) -> None:
+        """From now on the pair's packets go by this link, if they don't yet."""
+        child = link.child
+        if child is None or child.outbound:
+            return
+        esn = child.keys_out is not None and child.keys_out.esn
+        try:
+            self._keeper.install_outbound(child, lifetime=pair.spec.lifetime(esn=esn, chance=self._chance))
+        except XfrmError as error:
+            link.outbound_at = None
+            self.fail(pair, UnwellReason.KERNEL_REFUSED, str(error))
+            self.delete(link, "the kernel refused the SA", now)
+            self.retry(pair, now)
+            return
+        pair.failures, pair.failure, pair.fresh = 0, None, False
+        _log.info(
+            "%s: encrypted, %s, IKE SA %s by %s",
+            pair.name,
+            child.proposal,
+            link.proposal,
+            "us" if link.ours else "the peer",
+        )
+
+    def delete(self, link: Link, reason: str, now: float) -> None:
+        """Asks the peer to delete a link, once."""
+        if link.deleting or self.endpoint is None:
+            return
+        link.deleting = True
+        try:
+            self.endpoint.delete(link.ike_sa, now=now, reason=reason)
+        except UnknownIkeSa:
+            self._pairs.unbind(link.ike_sa)
+
+    def fail(self, pair: Pair, reason: UnwellReason, message: str) -> None:
+        """Remembers why a pair is not well; says it once."""
+        failure = Failure(reason=reason, message=message)
+        if failure != pair.failure:
+            _log.warning("%s: %s: %s", pair.name, reason, message)
+        pair.failure = failure
+
+    def attempt(self, pair: Pair, deed: Callable[[], None]) -> None:
+        """Does something in the kernel whose failure is worth a line, and no more: it is reconciled later."""
+        try:
+            deed()
+        except XfrmError as error:
+            _log.warning("%s: %s", pair.name, error)
+
+    def _settle(self, pair: Pair, now: float) -> None:
+        current = pair.current
+        if current is None or current.child is None:
+            self._drop_useless(pair, now)
+            return
+        if not current.child.outbound and current.outbound_at is not None:
+            due = current.outbound_at <= now or not pair.sends()
+            if due or self._in_use(pair, current.child):
+                self.install_outbound(pair, current, now)
+        if current.child.outbound:
+            current.outbound_at = None
+            until = now + self._times.linger_orphan
+            for child in pair.orphans:
+                self.attempt(pair, lambda child=child: self._keeper.retire(child, until=until))
+            pair.orphans.clear()
+            for link in list(pair.links.values()):
+                if link is not current and link.lost_at is not None and not link.deleting:
+                    self._resolve_loser(pair, link, current, now)
+        self._drop_useless(pair, now)
+
+    def _resolve_loser(self, pair: Pair, link: Link, current: Link, now: float) -> None:
+        """Another link is preferred: its initiator, or the replacement's, deletes it; in the end we do."""
+        overdue = link.lost_at is not None and now >= link.lost_at + self._times.grace
+        if (link.ours and link.concurrent) or (current.ours and not link.concurrent) or link.child is None:
+            if link.child is not None or overdue:
+                self.delete(link, "replaced", now)
+        elif overdue and link.concurrent:
+            # Its initiator keeps it: it does not know ours, which is then with that node's former self.
+            link.lost_at, link.concurrent = None, False
+            current.lost_at, current.concurrent = now, False
+            link.outbound_at = now
+            pair.current = link
+            self.install_outbound(pair, link, now)
+        elif overdue:
+            self.delete(link, "replaced", now)
+
+    def _drop_useless(self, pair: Pair, now: float) -> None:
+        """Deletes links that have been without a child for the grace time."""
+        for link in list(pair.links.values()):
+            if (
+                link.up_at is not None
+                and link.child is None
+                and not link.deleting
+                and link.lost_at is not None
+                and now >= link.lost_at + self._times.grace
+            ):
+                self.delete(link, "without a CHILD SA", now)
+
+    def _in_use(self, pair: Pair, child: Child) -> bool:
+        try:
+            return self._keeper.in_use(child)
+        except XfrmError as error:
+            _log.warning("%s: %s", pair.name, error)
+            return False
+
+    def _initiate(self, pair: Pair, endpoint: IkeEndpoint, now: float) -> None:
+        if pair.attempt is not None:
+            pair.initiate_at = None
+            return
+        if len(self._attempts) >= self._max_attempts:
+            pair.initiate_at = now + self._chance.uniform(0.1, 0.5)
+            return
+        pair.initiate_at = None
+        initial_contact = pair.fresh and not pair.links and not pair.orphans
+        config = replace(pair.spec.config, initial_contact=initial_contact)
+        ike_sa = endpoint.initiate(config, now=now)
+        pair.links[ike_sa] = Link(
+            ike_sa=ike_sa, ours=True, started_at=now, config=config, initial_contact=initial_contact
+        )
+        self._pairs.bind(ike_sa, pair)
+        self._attempts.add(ike_sa)
+
+    def _plan_wake(self, pair: Pair, now: float) -> None:
+        if self.endpoint is None:
+            return
+        times = [pair.initiate_at, pair.rekey_at]
+        current = pair.current
+        if current is not None and current.outbound_at is not None:
+            times.append(min(current.outbound_at, now + self._times.in_use_poll))
+        times.extend(
+            link.lost_at + self._times.grace
+            for link in pair.links.values()
+            if link.lost_at is not None and not link.deleting
+        )
+        due = min((time for time in times if time is not None), default=None)
+        if due is not None:
+            # Never at this very moment again: whatever is overdue waits for an event.
+            heapq.heappush(self._wakes, (max(due, now + _BREATH_SECONDS), pair.spec.key.peer))

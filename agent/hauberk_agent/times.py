@@ -1,0 +1,32 @@
+"""How long the sessions wait, and for what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """All in seconds."""
+
+    fresh_wait: tuple[float, float] = (0.3, 0.8)
+    """The second node's wait for the first one's attempt, where there is no SA yet."""
+    adopted_wait: tuple[float, float] = (0.0, 1.0)
+    """Before SAs of an earlier run are replaced: by the first node,"""
+    adopted_wait_second: tuple[float, float] = (2.0, 4.0)
+    """and by the second."""
+    retry_first: float = 1.0
+    retry_longest: float = 30.0
+    outbound_wait: float = 3.0
+    """How long a responder holds back a replacement's outbound SA."""
+    in_use_poll: float = 0.25
+    grace: float = 20.0
+    """How long the losing link's initiator is given to delete it."""
+    crossing: float = 40.0
+    """How far apart two ends can begin and still not have known of each other: one round of retransmissions."""
+    linger: float = 10.0
+    """How long a replaced inbound SA is kept for packets under way,"""
+    linger_orphan: float = 35.0
+    """and one that the peer may think is current for as long as the grace time."""
+    renewed: float = 30.0
+    """Over which time new credentials are brought to the peers."""
