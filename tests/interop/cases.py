@@ -3,7 +3,7 @@
 A daemon is missing in a row where it can't do what the row is about: OpenIKED on Linux has no AEADs and no SHA-256 for
 ESP and only inner packets of the outer family (it speaks PF_KEY), no command to rekey or to delete a child, and no ESN;
 it signs with SHA-256 whatever the curve, and widens selectors that are narrower than its own. libreswan has no AES-CCM
-for IKE.
+for IKE, and substitutes no traffic selectors for transport mode through a NAT (RFC 7296 section 2.23.1).
 """
 
 from __future__ import annotations
@@ -152,6 +152,8 @@ NETWORK = (
         nat=Nat.LEFT,
         roles=_I,
     ),
+    *_each("transport mode where we are behind a NAT", _STRONGSWANS, Terms(transport=True), nat=Nat.LEFT, roles=_I),
+    *_each("transport mode where they are behind a NAT", _STRONGSWANS, Terms(transport=True), nat=Nat.RIGHT, roles=_R),
     *_each("we encapsulate without a NAT", _LATEST, Terms(ours=Side(encapsulate=True)), events.encapsulated),
     *_each("they encapsulate without a NAT", _LATEST, Terms(theirs=Side(encapsulate=True)), events.encapsulated),
     *_each("chains of certificates in fragments", _COMMANDED, _CHAIN, events.in_fragments),
