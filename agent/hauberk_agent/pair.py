@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
 
 from hauberk_agent.link import Child, Link
 from hauberk_agent.reqid import PairKey
@@ -16,9 +15,7 @@ from hauberk_agent.roster import Peer
 from hauberk_api.report import UnwellReason
 from hauberk_ike import IkeSaId, PeerConfig
 from hauberk_xfrm import Lifetime, ReqId
-
-MAX_PACKETS_WITHOUT_ESN: Final = 1 << 31
-"""After so many an SA with 32-bit sequence numbers is replaced: half of what would end it (RFC 4303 section 3.3.3)."""
+from hauberk_xfrm.wear import SOFT_SHARE, Wear
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,15 +39,8 @@ class PairSpec:
 
     def lifetime(self, *, esn: bool, chance: Random) -> Lifetime:
         """An outbound state's. Its soft limits lie somewhat below what is wanted, each time elsewhere."""
-        share = chance.uniform(0.85, 0.95)
-        packets = self.rekey_packets
-        if not esn:
-            packets = min(packets or MAX_PACKETS_WITHOUT_ESN, MAX_PACKETS_WITHOUT_ESN)
-        return Lifetime(
-            soft_bytes=None if self.rekey_bytes is None else int(self.rekey_bytes * share),
-            soft_packets=None if packets is None else int(packets * share),
-            hard_seconds=self.hard_seconds,
-        )
+        wear = Wear(bytes=self.rekey_bytes, packets=self.rekey_packets)
+        return wear.lifetime(esn=esn, share=chance.uniform(*SOFT_SHARE), hard_seconds=self.hard_seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
