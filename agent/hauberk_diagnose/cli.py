@@ -1,4 +1,4 @@
-"""The command line: `hauberk-ike initiate`, `respond` and `decode`.
+"""The command line: `hauberk-ike initiate`, `respond`, `decode` and `cleanup`.
 
 Exit codes: 0 all that was asked for came about; 1 something on this side is wrong, and a sentence on standard error
 says what and what to do; 2 wrong usage; 3 an IKE SA, CHILD SA or command was refused or not answered; 4 an IKE SA was
@@ -61,7 +61,8 @@ line ends in '&'.
 _WISHES: Final = (
     "local", "remote", "identity", "peer_identity", "psk_file", "ppk_file", "ppk_id", "ppk_optional", "certificate",
     "key", "ca", "profile", "ml_dsa", "port", "remote_port", "nat_port", "ike", "esp", "mode", "ts_local", "ts_remote",
-    "label", "childless", "encapsulation", "mobike", "rekey_seconds", "ike_rekey_seconds", "initial_contact",
+    "label", "childless", "encapsulation", "mobike", "rekey_seconds", "rekey_bytes", "rekey_packets",
+    "ike_rekey_seconds", "initial_contact",
     "dpd_seconds", "keepalive_seconds", "fragment_size", "retransmit_tries", "retransmit_seconds",
 )  # fmt: skip
 
@@ -125,6 +126,11 @@ def _parser() -> argparse.ArgumentParser:
     decode.add_argument("--full", action="store_true", help="show long values whole, in text (in JSON they always are)")
     decode.add_argument("-o", "--output", choices=("text", "json"), default="text", help="default text")
     decode.set_defaults(command=_decode)
+    cleanup = commands.add_parser(
+        "cleanup", help="remove the SAs and policies that killed runs with --install have left in this host's kernel"
+    )
+    cleanup.add_argument("-o", "--output", choices=("text", "json"), default="text", help="default text")
+    cleanup.set_defaults(command=_cleanup)
     for command, is_initiator in ((initiate, True), (respond, False)):
         command.set_defaults(parser=command, initiates=is_initiator)
         _add_ends(command, is_initiator=is_initiator)
@@ -220,6 +226,10 @@ def _add_child(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--rekey-seconds", type=_seconds, metavar="N", help="replace CHILD SAs after so long, default never"
     )
+    group.add_argument(
+        "--rekey-bytes", type=int, metavar="N", help="and after so much (with --install, whose kernel counts)"
+    )
+    group.add_argument("--rekey-packets", type=int, metavar="N", help="and after so many packets")
     group.add_argument("--ike-rekey-seconds", type=_seconds, metavar="N", help="and IKE SAs, default never")
     group.add_argument("--dpd-seconds", type=_seconds, metavar="N", help="default 10; 0: never ask")
     group.add_argument("--keepalive-seconds", type=_seconds, metavar="N", help="for NATs before us, default 20")
@@ -286,13 +296,18 @@ def _run(options: argparse.Namespace) -> int:
     from hauberk_xfrm import Xfrm
 
     configuration = _configuration(options)
+    if configuration.wear and not options.install:
+        raise Trouble(
+            "the kernel counts bytes and packets: give --install, or neither --rekey-bytes nor --rekey-packets"
+        )
     plan = Plan(
         initiates=options.initiates, stays=options.stay, commands=tuple(options.commands), seconds=options.seconds
     )
     reporter = Reporter(as_json=options.output == "json")
     with ExitStack() as stack:
         kernel = stack.enter_context(Xfrm())
-        installation = _kernel_installation(kernel) if options.install else NoInstallation()
+        installation = _kernel_installation(kernel, configuration) if options.install else NoInstallation()
+        expiries = stack.enter_context(closing(kernel.watch_expiries())) if options.install else None
         key_log = stack.enter_context(closing(KeyLogFile(options.key_log))) if options.key_log else None
         bypass = options.install or os.geteuid() == 0
         sockets = Sockets(
@@ -310,11 +325,13 @@ def _run(options: argparse.Namespace) -> int:
             installation=installation,
             reporter=reporter,
             key_log=key_log.write if key_log else None,
+            expiries=expiries,
         ).run()
 
 
-def _kernel_installation(kernel: Xfrm) -> Installation:
-    from hauberk_diagnose.installation import REQIDS, KernelInstallation
+def _kernel_installation(kernel: Xfrm, configuration: Configuration) -> Installation:
+    from hauberk_diagnose.claims import REQIDS, claim
+    from hauberk_diagnose.installation import KernelInstallation
     from hauberk_xfrm import PermissionDenied, XfrmError
 
     try:
@@ -324,7 +341,31 @@ def _kernel_installation(kernel: Xfrm) -> Installation:
         raise Trouble("--install needs CAP_NET_ADMIN: run this as root, or without --install") from None
     except XfrmError as error:
         raise Trouble(f"{error}; run this without --install, or on a kernel with XFRM and ESP") from None
-    return KernelInstallation(kernel, directions=abilities.sa_direction, reqids_in_use=in_use)
+    return KernelInstallation(
+        kernel, directions=abilities.sa_direction, claim=claim, reqids_in_use=in_use, wear=configuration.wear
+    )
+
+
+def _cleanup(options: argparse.Namespace) -> int:
+    from hauberk_diagnose.claims import claim
+    from hauberk_diagnose.cleanup import remove_leftovers
+    from hauberk_diagnose.report import Reporter
+    from hauberk_xfrm import PermissionDenied, Xfrm, XfrmError
+
+    try:
+        with Xfrm() as kernel:
+            removed = remove_leftovers(kernel, claim)
+    except PermissionDenied:
+        raise Trouble("cleanup needs CAP_NET_ADMIN: run this as root") from None
+    except XfrmError as error:
+        raise Trouble(f"{error}; what is left can be seen with 'ip xfrm state' and 'ip xfrm policy'") from None
+    text = f"removed {removed.states} states and {removed.policies} policies of runs that were killed"
+    if removed.in_use:
+        text += f"; left alone what runs that live use ({removed.in_use} request ids)"
+    Reporter(as_json=options.output == "json").note(
+        "Removed", text, states=removed.states, policies=removed.policies, in_use=removed.in_use
+    )
+    return 0
 
 
 def _configuration(options: argparse.Namespace) -> Configuration:
@@ -344,7 +385,11 @@ def _wish(options: argparse.Namespace, given: dict[str, Any]) -> RunWish:
     missing = [name for name in needed if name not in given]
     if missing:
         options.parser.error(f"{', '.join(map(_option, missing))} missing, or --config")
-    child = ChildWish(**_those(given, "label", "mode", "esp", "ts_local", "ts_remote", "rekey_seconds"))
+    child = ChildWish(
+        **_those(
+            given, "label", "mode", "esp", "ts_local", "ts_remote", "rekey_seconds", "rekey_bytes", "rekey_packets"
+        )
+    )
     peer = PeerWish(
         **_those(
             given,

@@ -5,7 +5,7 @@ Made of what people asked for (`hauberk_diagnose.wish`), files read and words un
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -33,6 +33,7 @@ from hauberk_ike import (
     SocketAddress,
     TrafficSelector,
 )
+from hauberk_xfrm.wear import Wear
 
 _PROFILES: Final = {"rfc4945": CertificateProfile.RFC4945, "mesh": CertificateProfile.MESH}
 
@@ -58,6 +59,8 @@ class Configuration:
     peers: tuple[Peer, ...]
     settings: EndpointSettings
     port: int
+    wear: Mapping[tuple[str, str], Wear]
+    """How much CHILD SAs may carry, by the names of peer and child, where that is limited."""
 
     @property
     def local_addresses(self) -> tuple[IpAddress, ...]:
@@ -92,7 +95,16 @@ def build_configuration(wish: RunWish, directory: Path) -> Configuration:
     except ValueError as error:
         raise Trouble(str(error)) from None
     return Configuration(
-        credentials=_credentials(wish, identity, directory), peers=peers, settings=settings, port=wish.port
+        credentials=_credentials(wish, identity, directory),
+        peers=peers,
+        settings=settings,
+        port=wish.port,
+        wear={
+            (peer.name, child.label): _wear(child)
+            for peer in wish.peers
+            for child in peer.children
+            if child.rekey_bytes is not None or child.rekey_packets is not None
+        },
     )
 
 
@@ -185,6 +197,13 @@ def _child(wish: ChildWish, local: IpAddress, remote: IpAddress | None) -> Child
         ts_remote=_selectors(wish.ts_remote) or (_host(remote) if remote is not None else _everything(local)),
         rekey_seconds=wish.rekey_seconds,
     )
+
+
+def _wear(wish: ChildWish) -> Wear:
+    for name, value in (("rekey-bytes", wish.rekey_bytes), ("rekey-packets", wish.rekey_packets)):
+        if value is not None and not 0 < value < 1 << 63:
+            raise Trouble(f"{name}: {value} is no number of what an SA may carry: 1 or more")
+    return Wear(bytes=wish.rekey_bytes, packets=wish.rekey_packets)
 
 
 def _selectors(texts: Sequence[str]) -> tuple[TrafficSelector, ...]:

@@ -11,10 +11,12 @@ Everything carries request ids from a band of this command's own, so that it is 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from random import Random, SystemRandom
 from typing import Final, Protocol
 
+from hauberk_diagnose.claims import REQIDS, Claim, Claimer
 from hauberk_diagnose.selector import kernel_selectors
 from hauberk_ike import ChildConfig, ChildSaUp, IkeSaId, IpAddress, Mode, PeerConfig, SpiUnavailable
 from hauberk_xfrm import (
@@ -35,9 +37,8 @@ from hauberk_xfrm import (
     XfrmError,
 )
 from hauberk_xfrm import Mode as KernelMode
+from hauberk_xfrm.wear import SOFT_SHARE, Wear
 
-REQIDS: Final = range(0x4900_0001, 0x4901_0000)
-"""Beside the agent's (0x4800_0001 on) and far from other daemons', which count from 1."""
 PRIORITY: Final = 0x0010_0000
 """Before the agent's policies, after those that other daemons make for single addresses."""
 REPLAY_WINDOW: Final = 1024
@@ -90,6 +91,14 @@ class Installation(Protocol):
         """An IKE SA was rekeyed: its children belong to another one."""
         ...
 
+    def worn(self, destination: IpAddress, spi: int) -> tuple[IkeSaId, int] | None:
+        """Whose a state is that has carried enough: IKE SA and inbound SPI. None: no CHILD SA sends with it."""
+        ...
+
+    def all_worn(self) -> list[tuple[IkeSaId, int]]:
+        """All CHILD SAs that have carried enough, as the kernel's counters show."""
+        ...
+
     def counters(self, spi_in: int) -> dict[str, int]:
         """What a CHILD SA has carried: `bytes_in`, `packets_in`, `bytes_out`, `packets_out`; empty if not known."""
         ...
@@ -134,6 +143,12 @@ class NoInstallation:
     def hand_over(self, old: IkeSaId, new: IkeSaId) -> None:
         """Nothing to do."""
 
+    def worn(self, destination: IpAddress, spi: int) -> tuple[IkeSaId, int] | None:
+        return None
+
+    def all_worn(self) -> list[tuple[IkeSaId, int]]:
+        return []
+
     def counters(self, spi_in: int) -> dict[str, int]:
         return {}
 
@@ -164,11 +179,25 @@ class _Installed:
 class KernelInstallation:
     """With `--install`."""
 
-    def __init__(self, kernel: Kernel, *, directions: bool, reqids_in_use: Iterable[int] = ()) -> None:
-        """directions: whether the kernel knows a state's direction (KernelAbilities.sa_direction)."""
+    def __init__(
+        self,
+        kernel: Kernel,
+        *,
+        directions: bool,
+        claim: Claimer,
+        reqids_in_use: Iterable[int] = (),
+        wear: Mapping[tuple[str, str], Wear] | None = None,
+        chance: Random | None = None,
+    ) -> None:
+        """directions: whether the kernel knows a state's direction (KernelAbilities.sa_direction). reqids_in_use: those
+        in the kernel already. wear: how much a peer's child may carry, by their names."""
         self._kernel = kernel
         self._directions = directions
+        self._claim = claim
+        self._claims: list[Claim] = []
         self._taken = set(reqids_in_use)
+        self._wear = wear or {}
+        self._chance = chance or SystemRandom()
         self._reqids: dict[tuple[str, str], ReqId] = {}
         self._children: dict[int, _Installed] = {}
         """By inbound SPI."""
@@ -224,6 +253,9 @@ class KernelInstallation:
             esn=event.keys_out.esn,
             direction=StateDirection.OUT if self._directions else None,
             encapsulation=UdpPorts(source=ports.local_port, destination=ports.remote_port) if ports else None,
+            lifetime=self._wear.get((event.peer.name, event.label), Wear()).lifetime(
+                esn=event.keys_out.esn, share=self._chance.uniform(*SOFT_SHARE)
+            ),
         )
         child = _Installed(
             ike_sa=event.ike_sa,
@@ -268,6 +300,16 @@ class KernelInstallation:
         for spi_in in [spi_in for spi_in, child in self._children.items() if child.ike_sa == ike_sa]:
             self._remove(spi_in)
 
+    def worn(self, destination: IpAddress, spi: int) -> tuple[IkeSaId, int] | None:
+        for spi_in, child in self._children.items():
+            if (child.remote, child.spi_out) == (destination, spi):
+                return child.ike_sa, spi_in
+        return None
+
+    def all_worn(self) -> list[tuple[IkeSaId, int]]:
+        states = [(self._kernel.get_state(child.remote, child.spi_out), child) for child in self._children.values()]
+        return [(child.ike_sa, int(child.spi_in)) for state, child in states if state is not None and state.is_worn]
+
     def counters(self, spi_in: int) -> dict[str, int]:
         child = self._children.get(spi_in)
         if child is None:
@@ -306,6 +348,8 @@ class KernelInstallation:
             self._kernel.delete_state(destination=destination, spi=Spi(spi))
         self._lingering.clear()
         self._allocated.clear()
+        while self._claims:
+            self._claims.pop().close()
 
     def _waiting(self) -> list[_Installed]:
         """Those whose peer has not shown yet that it is ready."""
@@ -338,12 +382,19 @@ class KernelInstallation:
         """One for each peer and label, and not one that is in the kernel already, from another run."""
         key = (peer.name, label)
         if key not in self._reqids:
-            free = next((number for number in REQIDS if number not in self._taken), None)
-            if free is None:
-                raise SpiUnavailable("all request ids are in use")
-            self._taken.add(free)
-            self._reqids[key] = ReqId(free)
+            self._reqids[key] = self._claim_one()
         return self._reqids[key]
+
+    def _claim_one(self) -> ReqId:
+        for number in REQIDS:
+            if number in self._taken:
+                continue
+            self._taken.add(number)
+            claim = self._claim(number)
+            if claim is not None:
+                self._claims.append(claim)
+                return ReqId(number)
+        raise SpiUnavailable("all request ids are in use")
 
 
 def _policies(

@@ -47,7 +47,7 @@ from hauberk_ike import (
     SocketAddress,
     UnknownIkeSa,
 )
-from hauberk_xfrm import XfrmError
+from hauberk_xfrm import ExpirySocket, PolicyExists, XfrmError
 
 FAREWELL_SECONDS: Final = 5.0
 """How long an orderly end may take."""
@@ -128,12 +128,15 @@ class Runner:
         installation: Installation,
         reporter: Reporter,
         key_log: Callable[[str], None] | None = None,
+        expiries: ExpirySocket | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
         self._sockets = sockets
         self._installation = installation
         self._reporter = reporter
+        self._expiries = expiries
+        """Where the kernel says that a state has carried enough."""
         self._clock = clock
         self._endpoint = IkeEndpoint(
             credentials=configuration.credentials,
@@ -170,6 +173,8 @@ class Runner:
         self._selector.register(ours, selectors.EVENT_READ, None)
         for local, sock in self._sockets.items():
             self._selector.register(sock, selectors.EVENT_READ, local)
+        if self._expiries is not None:
+            self._selector.register(self._expiries, selectors.EVENT_READ, None)
         self._listen_to_input()
         try:
             self._start()
@@ -206,6 +211,8 @@ class Runner:
             elif key.fileobj is wakeup:
                 wakeup.recv(64)
                 self._end("a signal came", now)
+            elif self._expiries is not None and key.fileobj is self._expiries:
+                self._hear(self._expiries, now)
             else:
                 self._read_input()
         self._endpoint.handle_timer(now)
@@ -251,7 +258,10 @@ class Runner:
                     self._installation.up(event)
                 except (XfrmError, ValueError) as error:
                     self._kernel_failed = True
-                    self._reporter.note("KernelRefused", f"CHILD SA {event.label} is not installed: {error}")
+                    text = f"CHILD SA {event.label} is not installed: {error}"
+                    if isinstance(error, PolicyExists):
+                        text += "; if a killed run has left it there, 'hauberk-ike cleanup' removes it"
+                    self._reporter.note("KernelRefused", text)
                     self._endpoint.delete_child(event.ike_sa, event.spi_in, now=now)
             case ChildSaDown():
                 self._guard(lambda: self._installation.down(event.spi_in, now=now))
@@ -269,6 +279,18 @@ class Runner:
             if sa.ike_sa == ike_sa:
                 for child in sa.children:
                     self._endpoint.rekey_child(ike_sa, child.spi_in, now=now)
+
+    def _hear(self, expiries: ExpirySocket, now: float) -> None:
+        """Rekeys what has carried enough, as the kernel says; what it could not say its counters show."""
+        heard = expiries.receive()
+        worn = [self._installation.worn(each.destination, each.spi) for each in heard.told if not each.hard]
+        if heard.missed:
+            self._guard(lambda: worn.extend(self._installation.all_worn()))
+        for ike_sa, spi_in in (each for each in worn if each is not None):
+            try:
+                self._endpoint.rekey_child(ike_sa, spi_in, now=now)
+            except UnknownIkeSa:
+                continue
 
     def _forget_former(self, event: IkeSaUp) -> None:
         """INITIAL_CONTACT (RFC 7296 section 2.4): the peer knows of no other IKE SA with us."""

@@ -32,6 +32,8 @@ class ChildWish:
     ts_local: Sequence[str] = ()
     ts_remote: Sequence[str] = ()
     rekey_seconds: float = 0.0
+    rekey_bytes: int | None = None
+    rekey_packets: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

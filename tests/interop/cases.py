@@ -117,6 +117,12 @@ _MLKEM = Terms(ike="aes256gcm16-prfsha384-x25519-ke1_mlkem768", esp="aes256gcm16
 
 REKEYS = (
     *_each("we rekey the child", _ALL, event=events.we_rekey_the_child),
+    *_each(
+        "we rekey the child that has carried enough",
+        _LATEST,
+        Terms(ours=Side(rekey_child_packets=20)),
+        events.we_rekey_what_has_carried_enough,
+    ),
     *_each("they rekey the child", _COMMANDED, event=events.they_rekey_the_child),
     *_each("we rekey the child with a key exchange", _COMMANDED, _PFS, events.we_rekey_the_child),
     *_each("they rekey the child with a key exchange", _COMMANDED, _PFS, events.they_rekey_the_child),

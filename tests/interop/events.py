@@ -54,6 +54,16 @@ def we_rekey_the_child(scene: Scene) -> None:
     _replaces(scene, lambda: scene.ours.command("rekey-child"))
 
 
+def we_rekey_what_has_carried_enough(scene: Scene) -> None:
+    """Our kernel counts the packets that we send, and says so; no ping is lost over it."""
+
+    def send() -> None:
+        for _ in range(scene.terms.ours.rekey_child_packets):
+            scene.ping()
+
+    _replaces(scene, send)
+
+
 def they_rekey_the_child(scene: Scene) -> None:
     _replaces(scene, scene.theirs.rekey_child)
 
@@ -153,12 +163,18 @@ def they_vanish(scene: Scene) -> None:
 
 
 def we_vanish(scene: Scene) -> None:
-    """Our side is killed, and they find out."""
+    """Our side is killed, and they find out. What it has left is not removed while it lives, and then it is."""
+    kept = scene.ours.clean_up()
+    assert (kept["states"], kept["policies"], kept["in_use"]) == (0, 0, 1)
+    scene.protected()
     scene.ours.signal(signal.SIGKILL)
     scene.settles(lambda: not scene.bed.right.states(), lambda: "they still have their SAs", seconds=40)
+    assert len(_left(scene)) == 2
+    removed = scene.ours.clean_up()
+    assert (removed["states"], removed["policies"], removed["in_use"]) == (2, 3, 0)
 
 
-BOTH, LEFT, RIGHT = ("left", "right"), ("left",), ("right",)
+BOTH, LEFT = ("left", "right"), ("left",)
 
 ENDS: dict[Event, tuple[str, ...]] = {
     we_delete_the_child: BOTH,
@@ -166,6 +182,6 @@ ENDS: dict[Event, tuple[str, ...]] = {
     we_delete_the_ike_sa: BOTH,
     they_delete_the_ike_sa: BOTH,
     they_vanish: LEFT,
-    we_vanish: RIGHT,
+    we_vanish: BOTH,
 }
 """Events that end the tunnel, and at which gateways nothing may be left: a killed daemon tidies nothing up."""

@@ -100,6 +100,11 @@ class Hauberk:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def clean_up(self) -> dict[str, Any]:
+        """Lets another run remove what killed ones have left; what it says."""
+        argv = ["ip", "netns", "exec", self._here.name, str(_PROGRAM), "cleanup", "--output", "json"]
+        return json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+
     def quit(self) -> None:
         """Lets it delete everything in good order, and waits for its end."""
         assert self._process is not None
@@ -156,6 +161,8 @@ def _what(terms: Terms, here: Gateway, there: Gateway) -> list[str]:
     side = terms.ours
     argv = ["--ike", side.ike or terms.ike, "--esp", side.esp or terms.esp, "--label", CHILD]
     argv += ["--mode", "transport" if terms.transport else "tunnel", "--dpd-seconds", str(side.dpd_seconds)]
+    if side.rekey_child_packets:
+        argv += ["--rekey-packets", str(side.rekey_child_packets)]
     argv += ["--encapsulation", "always" if side.encapsulate else "auto", *(["--mobike"] if terms.mobike else [])]
     if terms.fragment_size:
         argv += ["--fragment-size", str(terms.fragment_size)]

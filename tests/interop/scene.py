@@ -47,6 +47,11 @@ class Scene:
         left, right = ({spi for name, spi in after if name == gateway.name} for gateway in self._gateways())
         assert left == right, f"the ends have different SAs: {left}, {right}"
 
+    def ping(self) -> None:
+        """One ping by each path, which is answered. Raises AssertionError."""
+        for source, address, target in self._paths():
+            assert self.bed.ping(source, address, target, count=1) == 1, f"no answer from {target}; {self._states()}"
+
     def bare(self, names: Sequence[str]) -> None:
         """Nothing is left of the tunnel in the kernel tables of the gateways of those names. Raises AssertionError."""
         for gateway in self._gateways():

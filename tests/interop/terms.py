@@ -41,6 +41,7 @@ class Side:
     encapsulate: bool = False
     """ESP in UDP without a NAT."""
     rekey_child_seconds: int = 0
+    rekey_child_packets: int = 0
     rekey_ike_seconds: int = 0
     dpd_seconds: int = 0
 

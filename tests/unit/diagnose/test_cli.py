@@ -25,7 +25,9 @@ ENDS = ("--local", "127.0.0.1", "--remote", "127.0.0.2", "--identity", "left", "
 FILES = ("--certificate", "/nowhere/left.pem", "--key", "/nowhere/left.key", "--ca", "/nowhere/ca.pem")
 
 
-@pytest.mark.parametrize("words", [("--help",), ("initiate", "--help"), ("respond", "--help"), ("decode", "--help")])
+@pytest.mark.parametrize(
+    "words", [("--help",), ("initiate", "--help"), ("respond", "--help"), ("decode", "--help"), ("cleanup", "--help")]
+)
 def test_help(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, *words)
     assert code == 0
@@ -77,6 +79,24 @@ def test_what_is_wrong_is_one_sentence(
     assert err.startswith("hauberk-ike: ")
     assert sentence in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--rekey-packets", "0", "--install"), "rekey-packets: 0 is no number of what an SA may carry"),
+        (("--rekey-bytes", "1000000"), "the kernel counts bytes and packets: give --install"),
+    ],
+)
+def test_limits_of_what_is_carried_are_the_kernels(
+    words: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x" * 32)
+    secret.chmod(0o600)
+    code, _, err = run(capsys, "initiate", *ENDS, "--psk-file", str(secret), *words)
+    assert code == 1
+    assert sentence in err
 
 
 @pytest.mark.parametrize(

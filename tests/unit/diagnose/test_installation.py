@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from ipaddress import ip_network
+from random import Random
+from typing import Any
+
 import pytest
 
-from hauberk_diagnose.installation import LINGER_SECONDS, REQIDS, KernelInstallation
+from hauberk_diagnose.claims import REQIDS, claim
+from hauberk_diagnose.cleanup import Removed, remove_leftovers
+from hauberk_diagnose.installation import LINGER_SECONDS, PRIORITY, KernelInstallation
 from hauberk_ike import (
     ChildConfig,
     ChildSaUp,
@@ -17,8 +25,9 @@ from hauberk_ike import (
     PeerConfig,
     UdpEncapsulation,
 )
-from hauberk_xfrm import Action, Direction, Policy, PolicyExists, Spi, UdpPorts
+from hauberk_xfrm import Action, Aead, Direction, Lifetime, Policy, PolicyExists, ReqId, Selector, Spi, State, UdpPorts
 from hauberk_xfrm import Mode as KernelMode
+from hauberk_xfrm.wear import Wear
 from tests.unit.agent.fake_kernel import FakeKernel
 from tests.unit.ike.party import address, child
 
@@ -31,9 +40,32 @@ PEER = PeerConfig(
     children=(child(),),
 )
 
+AEAD = Aead(name="rfc4106(gcm(aes))", key=bytes(20), icv_bits=128)
 
-def installation(kernel: FakeKernel) -> KernelInstallation:
-    return KernelInstallation(kernel, directions=True)
+
+class Claims:
+    """Request ids as the runs in one network namespace claim them."""
+
+    def __init__(self) -> None:
+        self.held: set[int] = set()
+
+    def claim(self, reqid: int) -> Held | None:
+        if reqid in self.held:
+            return None
+        self.held.add(reqid)
+        return Held(self, reqid)
+
+
+class Held:
+    def __init__(self, claims: Claims, reqid: int) -> None:
+        self._claims, self._reqid = claims, reqid
+
+    def close(self) -> None:
+        self._claims.held.discard(self._reqid)
+
+
+def installation(kernel: FakeKernel, claims: Claims | None = None, **options: Any) -> KernelInstallation:
+    return KernelInstallation(kernel, directions=True, claim=(claims or Claims()).claim, **options)
 
 
 def agreed(
@@ -188,10 +220,106 @@ def test_another_run_on_the_same_kernel_uses_other_reqids() -> None:
     first.up(agreed(first.allocate(PEER.children[0], PEER)))
     in_use = {state.reqid for state in kernel.dump_states()}
 
-    second = KernelInstallation(kernel, directions=True, reqids_in_use=in_use)
+    second = installation(kernel, reqids_in_use=in_use)
     spi = second.allocate(PEER.children[0], PEER)
 
     assert next(state.reqid for state in kernel.dump_states() if state.spi == spi) not in in_use
+
+
+def test_two_runs_that_begin_at_once_use_different_reqids() -> None:
+    kernel, claims = FakeKernel(), Claims()
+    first, second = installation(kernel, claims), installation(kernel, claims)  # neither sees any state
+    spis = [run.allocate(PEER.children[0], PEER) for run in (first, second)]
+    assert len({state.reqid for state in kernel.dump_states() if state.spi in spis}) == 2
+    first.remove_everything()
+    second.remove_everything()
+    assert not claims.held
+
+
+# What an SA may carry
+
+
+def test_what_a_child_may_carry_is_its_outbound_states_soft_limit() -> None:
+    kernel = FakeKernel()
+    ours = installation(kernel, wear={("peer", "tunnel-1"): Wear(bytes=1000, packets=100)}, chance=Random(1))
+    spi = ours.allocate(PEER.children[0], PEER)
+    ours.up(agreed(spi, spi_out=0x1000))
+    inbound, out = (state.lifetime for state in kernel.complete_states())
+    assert inbound == Lifetime()
+    assert out.soft_bytes is not None
+    assert out.soft_packets is not None
+    assert 850 <= out.soft_bytes <= 950
+    assert 85 <= out.soft_packets <= 95
+
+
+def test_whose_a_worn_state_is() -> None:
+    kernel = FakeKernel()
+    ours = installation(kernel, wear={("peer", "tunnel-1"): Wear(packets=2)})
+    spi = ours.allocate(PEER.children[0], PEER)
+    ours.up(agreed(spi, spi_out=0x1000, handle=7))
+    assert ours.worn(PEER.remote.host, 0x1000) == (IkeSaId(7), spi)
+    assert ours.worn(PEER.remote.host, 0x2000) is None
+    assert ours.worn(PEER.local.host, spi) is None, "its sender rekeys it"
+    assert ours.all_worn() == []
+    for _ in range(2):
+        kernel.take(PEER.remote.host, Spi(0x1000))
+    assert ours.all_worn() == [(IkeSaId(7), spi)]
+
+
+# What a killed run leaves
+
+
+def test_what_a_killed_run_has_left_is_removed_and_nothing_else() -> None:
+    kernel, claims = FakeKernel(), Claims()
+    killed, alive = installation(kernel, claims), installation(kernel, claims)
+    config = child("other", local="10.8.0.0/16", remote="10.9.0.0/16")
+    killed.up(agreed(killed.allocate(PEER.children[0], PEER), spi_out=1))
+    killed.allocate(PEER.children[0], PEER)  # a larval state
+    dead = set(claims.held)
+    alive.up(agreed(alive.allocate(config, PEER), config, spi_out=2))
+    kernel.add_state(State(source=PEER.local.host, destination=PEER.remote.host, spi=Spi(3), reqid=ReqId(1), aead=AEAD))
+    selector = Selector(source=ip_network("10.6.0.0/16"), destination=ip_network("10.7.0.0/16"))
+    foreign = Policy(selector=selector, direction=Direction.OUT, priority=PRIORITY, action=Action.BLOCK)
+    kernel.add_policy(foreign)  # of the same priority, but tied to no request id
+    claims.held -= dead  # SIGKILL
+
+    assert remove_leftovers(kernel, claims.claim) == Removed(states=3, policies=3, in_use=1)
+
+    assert {int(state.spi) for state in kernel.complete_states()} >= {2, 3}
+    assert len(kernel.states) == 3
+    assert len(kernel.policies) == 4
+    assert claims.held, "what lives keeps its claim"
+    assert not claims.held & dead, "and what was claimed to clean up is free again"
+    assert remove_leftovers(kernel, claims.claim) == Removed(in_use=1)
+    alive.remove_everything()
+    assert list(kernel.policies.values()) == [foreign]
+    assert [state.spi for state in kernel.complete_states()] == [3]
+
+
+def test_a_claim_is_had_once_and_free_again_when_its_holder_is_killed() -> None:
+    reqid = REQIDS[-1]
+    first = claim(reqid)
+    assert first is not None
+    assert claim(reqid) is None
+    program = (
+        "import sys; from hauberk_diagnose.claims import claim; held = claim(int(sys.argv[1]));"
+        " print(held is None, flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, str(reqid - 1)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "False\n"
+    assert claim(reqid - 1) is None, "another process has it"
+    other.kill()
+    other.communicate()
+    again = claim(reqid - 1)
+    assert again is not None
+    for each in (first, again):
+        each.close()
+
+
+# Rekeys
 
 
 def outbound(kernel: FakeKernel) -> int | None:
