@@ -13,7 +13,9 @@ from datetime import datetime, timedelta
 from functools import cache
 from ipaddress import IPv4Address
 from itertools import count, permutations
+from math import inf
 from random import Random
+from typing import NamedTuple
 
 from hauberk_agent.pairing import pair_specs
 from hauberk_agent.roster import Peer, Roster
@@ -88,6 +90,7 @@ class Party:
             rekey_packets=self.network.rekey_packets,
             encapsulation=self.network.encapsulation,
             ike_proposals=self.network.ike_proposals,
+            dpd_seconds=self.network.dpd_seconds,
         )
         return roster(self.name, plan(settings), **{**nodes, **spec})
 
@@ -122,6 +125,11 @@ class _Event:
     act: Callable[[], None] = field(compare=False)
 
 
+class _Alarm(NamedTuple):
+    at: float
+    number: int
+
+
 class Network:
     """The wire and the clock."""
 
@@ -133,14 +141,25 @@ class Network:
         self.rekey_packets: int | None = None
         self.encapsulation = Encapsulation.AUTO
         self.ike_proposals: tuple[str, ...] = DEFAULT_IKE_PROPOSALS
+        self.dpd_seconds = 10
+        self.has_traffic = True
+        self.service_seconds = 0.0
+        """How long a node works on each datagram, one after the other: in a storm they wait."""
         self.nat_ports: dict[IpAddress, int] = {}
         """By node: the port outside that its port 4500 is mapped to."""
         self.parties = [Party(self, number) for number in range(1, size + 1)]
         self.members = [party.number for party in self.parties]
         self.flow = Flow()
         self.datagrams = 0
+        self.repeated = 0
+        """Of these, those that were sent before, byte for byte."""
+        self._sent: set[Datagram] = set()
+        self._busy_until: dict[IpAddress, float] = {}
         self._order = count()
         self._queue: list[_Event] = []
+        self._alarms: list[_Alarm] = []
+        self._alarm_at: dict[int, float] = {}
+        self._by_host: dict[IpAddress, list[Party]] = {}
 
     def __getitem__(self, number: int) -> Party:
         return self.parties[number - 1]
@@ -160,19 +179,25 @@ class Network:
 
     def send(self, datagram: Datagram) -> None:
         self.datagrams += 1
+        self.repeated += datagram in self._sent
+        self._sent.add(datagram)
         if self.chance.random() < self.loss:
             return
-        delay = LATENCY_SECONDS * self.chance.uniform(0.5, 1.5)
-        self._at(self.now + delay, lambda: self._deliver(datagram))
+        arrives = self.now + LATENCY_SECONDS * self.chance.uniform(0.5, 1.5)
+        if self.service_seconds:
+            host = datagram.remote.host
+            arrives = self._busy_until[host] = max(arrives, self._busy_until.get(host, 0.0)) + self.service_seconds
+        self._at(arrives, lambda: self._deliver(datagram))
 
     def _deliver(self, datagram: Datagram) -> None:
         source, destination = self._outside(datagram.local), datagram.remote
-        for party in self.parties:
-            if party.sessions is not None and party.listens and party.outer == destination.host:
+        for party in self._by_host.get(destination.host, ()):
+            if party.sessions is not None and party.listens:
                 inside = replace(destination, port=4500)
                 local = inside if self._outside(inside) == destination else destination
                 party.sessions.receive_datagram(datagram.data, local=local, remote=source, now=self.now)
                 party.flush()
+                self._set_alarm(party)
 
     def _outside(self, address: SocketAddress) -> SocketAddress:
         """What others see of a socket."""
@@ -185,14 +210,11 @@ class Network:
     def run(self, seconds: float) -> None:
         """Lets time pass: datagrams arrive, timers fire, traffic flows."""
         end = self.now + seconds
-        next_traffic = self.now
+        next_traffic = self.now if self.has_traffic else end
+        self._look_around()
         while True:
-            times = [self._queue[0].at if self._queue else end]
-            for party in self.parties:
-                timer = party.sessions.get_timer() if party.sessions is not None else None
-                times.append(timer if timer is not None else end)
-            at = max(self.now, min(*times, next_traffic, end))
-            self.now = at
+            times = [each.at for each in (*self._queue[:1], *self._alarms[:1])]
+            at = self.now = max(self.now, min(*times, next_traffic, end))
             if at >= end:
                 return
             if at >= next_traffic:
@@ -200,12 +222,39 @@ class Network:
                 next_traffic = at + TRAFFIC_SECONDS
             while self._queue and self._queue[0].at <= at:
                 heapq.heappop(self._queue).act()
-            for party in self.parties:
-                if party.sessions is not None:
-                    timer = party.sessions.get_timer()
-                    if timer is not None and timer <= at:
-                        party.sessions.handle_timer(at)
-                        party.flush()
+            self._ring(at)
+
+    def _look_around(self) -> None:
+        """A test may have done anything since: where everybody is, and when each wants to wake up."""
+        self._by_host = {}
+        self._alarms.clear()
+        self._alarm_at.clear()
+        for party in self.parties:
+            self._by_host.setdefault(party.outer, []).append(party)
+            self._set_alarm(party)
+
+    def _set_alarm(self, party: Party) -> None:
+        """After a party's sessions were told something. One that rings too early does no harm, and is set anew then."""
+        timer = party.sessions.get_timer() if party.sessions is not None else None
+        if timer is not None and timer < self._alarm_at.get(party.number, inf):
+            self._alarm_at[party.number] = timer
+            heapq.heappush(self._alarms, _Alarm(timer, party.number))
+
+    def _ring(self, at: float) -> None:
+        """Whoever has something to do by now does it, in the order of their numbers."""
+        woken: set[int] = set()
+        while self._alarms and self._alarms[0].at <= at:
+            alarm = heapq.heappop(self._alarms)
+            if self._alarm_at.get(alarm.number) == alarm.at:
+                del self._alarm_at[alarm.number]
+                woken.add(alarm.number)
+        for number in sorted(woken):
+            party = self[number]
+            timer = party.sessions.get_timer() if party.sessions is not None else None
+            if timer is not None and timer <= at:
+                party.alive.handle_timer(at)
+                party.flush()
+            self._set_alarm(party)
 
     def run_until(self, done: Callable[[], bool], *, limit: float) -> float:
         """Seconds until `done`. Fails after `limit`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from ipaddress import IPv4Address
 from random import Random
 
@@ -394,3 +395,31 @@ def test_pitfall_18_all_nodes_begin_at_once(size: int) -> None:
     network.run_until(network.connected, limit=10.0)
     network.run(30.0)
     assert network.disagreements() == []
+
+
+def test_pitfall_18_a_storm_of_a_hundred_nodes_ends_with_one_ike_sa_a_pair() -> None:
+    # Every node begins with all others at once and works 5 ms on each datagram, and each fiftieth datagram is lost: so
+    # answers come too late and requests are sent again. No second storm is to come of that.
+    network = Network(100, loss=0.02)
+    network.service_seconds = 0.005
+    network.ike_proposals = ("aes128gcm16-prfsha256-x25519",)
+    network.dpd_seconds = 600
+    network.has_traffic = False
+    for party in network.parties:
+        party.start()
+    for party in network.parties:
+        party.want(network.members)
+    pairs = 100 * 99 // 2
+    network.run_until(network.connected, limit=10.0)
+    network.run(45.0)
+    assert network.disagreements() == []
+    found: Counter[tuple[bytes, bytes]] = Counter()
+    for party in network.parties:
+        endpoint = party.alive._endpoint  # pyright: ignore[reportPrivateUsage]
+        assert endpoint is not None
+        found.update((ike_sa.spi_i, ike_sa.spi_r) for ike_sa in endpoint.established())
+    assert len(found) == pairs
+    assert set(found.values()) == {2}, "each is at its two ends"
+    # Two attempts that cross are eight messages, and the end of one of them two more.
+    assert network.repeated < pairs
+    assert network.datagrams - network.repeated < 11 * pairs
