@@ -118,7 +118,8 @@ class Decoder:
             fields["problem"] = f"{len(data)} bytes, which is shorter than an IKE header"
             fields["hex"] = data.hex()
             return
-        header = _header(data)
+        # Without its checks: what is wrong with it is to be shown.
+        header = Header.read(data)
         fields.update(_describe_header(header))
         if header.major_version != 2:
             fields["problem"] = f"IKE version {header.major_version}: only version 2 is decoded"
@@ -189,21 +190,6 @@ class Decoder:
             known = self._keys.knows(header.spi_i, header.spi_r)
             fields["undecrypted"] = "no key in the key log opens it" if known else "no keys for these SPIs"
         return chain
-
-
-def _header(data: bytes) -> Header:
-    """The header without its checks: what is wrong with it is to be shown."""
-    spi_i, spi_r, next_payload, version, exchange_type, flags, message_id, length = HEADER.unpack_from(data)
-    return Header(
-        spi_i=spi_i,
-        spi_r=spi_r,
-        next_payload=next_payload,
-        version=version,
-        exchange_type=exchange_type,
-        flags=flags,
-        message_id=message_id,
-        length=length,
-    )
 
 
 def _describe_header(header: Header) -> dict[str, Any]:

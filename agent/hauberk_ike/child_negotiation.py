@@ -25,7 +25,7 @@ from hauberk_ike.selectors import TrafficSelector, covered, narrow
 from hauberk_ike.transport_mode import Selectors, as_asked, as_seen
 from hauberk_ike.wire.message import Contents, KnownPayload
 from hauberk_ike.wire.payloads import Notify
-from hauberk_ike.wire.security_association import Proposal, SecurityAssociation
+from hauberk_ike.wire.security_association import SecurityAssociation
 from hauberk_ike.wire.traffic_selectors import TsInitiator, TsResponder
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class ChildOffer:
     def payloads(self, agreed: AgreedChild) -> list[KnownPayload]:
         """SA, TSi, TSr and notifies of the answer."""
         payloads: list[KnownPayload] = [
-            _with_spi(self._answer, agreed.spi_in),
+            negotiation.with_spi(self._answer, agreed.spi_in.to_bytes(negotiation.ESP_SPI_SIZE)),
             TsInitiator(selectors=self._ts_remote),
             TsResponder(selectors=self._ts_local),
         ]
@@ -287,17 +287,3 @@ def _choose_child(
 def _unkeyed(config: ChildConfig) -> tuple[EspProposal, ...]:
     """What is offered and accepted where the child takes its keys from the IKE SA's."""
     return tuple(proposal.without_key_exchange() for proposal in config.esp_proposals)
-
-
-def _with_spi(answer: SecurityAssociation, spi_in: int) -> SecurityAssociation:
-    chosen = answer.proposals[0]
-    return SecurityAssociation(
-        proposals=(
-            Proposal(
-                number=chosen.number,
-                protocol=chosen.protocol,
-                spi=spi_in.to_bytes(negotiation.ESP_SPI_SIZE),
-                transforms=chosen.transforms,
-            ),
-        )
-    )

@@ -50,22 +50,16 @@ def offer_ike(proposals: Sequence[IkeProposal], spi: bytes = b"") -> SecurityAss
 
 
 def _offer_ike(proposals: Sequence[IkeProposal], spi: bytes) -> SecurityAssociation:
-    return SecurityAssociation(
-        proposals=tuple(
-            Proposal(
-                number=number,
-                protocol=Protocol.IKE,
-                spi=spi,
-                transforms=(
-                    *map(_encryption_transform, proposal.encryption),
-                    *_transforms(TransformType.INTEG, proposal.integrity),
-                    *_transforms(TransformType.PRF, proposal.prf),
-                    *_key_exchange_transforms(proposal),
-                ),
-            )
-            for number, proposal in enumerate(proposals, 1)
+    offered = (
+        (
+            *map(_encryption_transform, proposal.encryption),
+            *_transforms(TransformType.INTEG, proposal.integrity),
+            *_transforms(TransformType.PRF, proposal.prf),
+            *_key_exchange_transforms(proposal),
         )
+        for proposal in proposals
     )
+    return _numbered(Protocol.IKE, spi, offered)
 
 
 @lru_cache(_REMEMBERED)
@@ -75,21 +69,32 @@ def _offer_first_ike(proposals: tuple[IkeProposal, ...]) -> SecurityAssociation:
 
 def offer_esp(proposals: Sequence[EspProposal], spi: bytes) -> SecurityAssociation:
     """The SA payload that offers `proposals`, numbered from 1, for the inbound SPI `spi` (4 bytes)."""
+    offered = (
+        (
+            *map(_encryption_transform, proposal.encryption),
+            *_transforms(TransformType.INTEG, proposal.integrity),
+            *_key_exchange_transforms(proposal),
+            *(Transform(type=TransformType.ESN, id=esn) for esn in proposal.esn),
+        )
+        for proposal in proposals
+    )
+    return _numbered(Protocol.ESP, spi, offered)
+
+
+def _numbered(protocol: Protocol, spi: bytes, offered: Iterable[tuple[Transform, ...]]) -> SecurityAssociation:
     return SecurityAssociation(
         proposals=tuple(
-            Proposal(
-                number=number,
-                protocol=Protocol.ESP,
-                spi=spi,
-                transforms=(
-                    *map(_encryption_transform, proposal.encryption),
-                    *_transforms(TransformType.INTEG, proposal.integrity),
-                    *_key_exchange_transforms(proposal),
-                    *(Transform(type=TransformType.ESN, id=esn) for esn in proposal.esn),
-                ),
-            )
-            for number, proposal in enumerate(proposals, 1)
+            Proposal(number=number, protocol=protocol, spi=spi, transforms=transforms)
+            for number, transforms in enumerate(offered, 1)
         )
+    )
+
+
+def with_spi(answer: SecurityAssociation, spi: bytes) -> SecurityAssociation:
+    """What `choose_ike` and `choose_esp` have made, with our SPI in the one proposal."""
+    (chosen,) = answer.proposals
+    return SecurityAssociation(
+        proposals=(Proposal(number=chosen.number, protocol=chosen.protocol, spi=spi, transforms=chosen.transforms),)
     )
 
 

@@ -28,7 +28,7 @@ from hauberk_ike.succession import discard, hand_over, keep_spare
 from hauberk_ike.wire.header import NO_SPI
 from hauberk_ike.wire.message import Contents, KnownPayload
 from hauberk_ike.wire.payloads import Nonce, Notify
-from hauberk_ike.wire.security_association import Proposal, SecurityAssociation
+from hauberk_ike.wire.security_association import SecurityAssociation
 
 if TYPE_CHECKING:
     from hauberk_ike.ike_sa import IkeSa
@@ -214,11 +214,4 @@ def answer(sa: "IkeSa", contents: Contents, nonce_i: bytes, now: float) -> Seque
         sa.race.rival = secrets.lowest_nonce
     agreed = AgreedIkeSa(chosen, initiator=False, spi_i=offered.spi, spi_r=spi_r)
     more = hold(sa, agreed, secrets, chosen.additional_methods, now)
-    return [_with_spi(association, spi_r), Nonce(data=nonce_r), *key, *more]
-
-
-def _with_spi(answer: SecurityAssociation, spi: bytes) -> SecurityAssociation:
-    chosen = answer.proposals[0]
-    return SecurityAssociation(
-        proposals=(Proposal(number=chosen.number, protocol=chosen.protocol, spi=spi, transforms=chosen.transforms),)
-    )
+    return [negotiation.with_spi(association, spi_r), Nonce(data=nonce_r), *key, *more]

@@ -49,9 +49,15 @@ class Header:
         """Reads the header of a datagram, which the message must fill. Raises MalformedMessage."""
         if len(data) < HEADER.size:
             raise MalformedMessage("shorter than an IKE header")
-        spi_i, spi_r, next_payload, version, exchange_type, flags, message_id, length = HEADER.unpack_from(data)
-        if length != len(data):
+        header = cls.read(data)
+        if header.length != len(data):
             raise MalformedMessage("the header's length is not the datagram's")
+        return header
+
+    @classmethod
+    def read(cls, data: bytes) -> "Header":
+        """What is in 28 bytes or more, whatever it says: for people to look at."""
+        spi_i, spi_r, next_payload, version, exchange_type, flags, message_id, length = HEADER.unpack_from(data)
         return cls(
             spi_i=spi_i,
             spi_r=spi_r,
