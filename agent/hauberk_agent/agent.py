@@ -22,6 +22,7 @@ from hauberk_agent.cache import DesiredCache
 from hauberk_agent.desired import Desired
 from hauberk_agent.health import HealthServer
 from hauberk_agent.identity import Identity, IdentityKeeper, IdentityStore, Wanted, parse_roots
+from hauberk_agent.kernel_watch import KINDS, KernelWatch
 from hauberk_agent.lock import AgentLock
 from hauberk_agent.pairing import pair_key, pair_specs
 from hauberk_agent.policy import desired_policies
@@ -36,7 +37,7 @@ from hauberk_agent.transport import Transport
 from hauberk_api.names import NodeName
 from hauberk_api.report import ReportStatus
 from hauberk_ike import EndpointSettings, ProposalError
-from hauberk_xfrm import ExpirySocket, Policy, ReqId, Xfrm, XfrmError
+from hauberk_xfrm import Policy, ReqId, Xfrm, XfrmError
 
 _log = logging.getLogger("hauberk.agent")
 
@@ -138,13 +139,18 @@ class Agent:
         if not await self._alone():
             return
         health = HealthServer(self.settings.health_port, ready=self.unready)
-        expiries: ExpirySocket | None = None
+        watch: KernelWatch | None = None
         try:
             await health.start()
             await status.start()
             self._begin()
             if self.usable:
-                expiries = self._watch_expiries()
+                watch = KernelWatch(
+                    self.kernel.watch(*KINDS),
+                    self.sessions,
+                    reconcile=self._reconcile_wake.set,
+                    pump=self._transport.pump,
+                )
             async with asyncio.TaskGroup() as group:
                 works = [
                     self.source.run(),
@@ -160,9 +166,8 @@ class Agent:
                 for task in tasks:
                     task.cancel()
         finally:
-            if expiries is not None:
-                asyncio.get_running_loop().remove_reader(expiries.fileno())
-                expiries.close()
+            if watch is not None:
+                watch.close()
             self._transport.close()
             status.close()
             health.close()
@@ -321,25 +326,6 @@ class Agent:
             self._state_left = bool(in_kernel) or bool(self.outcome is not None and self.outcome.present)
         except (XfrmError, OSError) as error:
             _log.error("the kernel's states can't be reconciled: %s", error)
-
-    def _watch_expiries(self) -> ExpirySocket:
-        """Rekeys SAs that have carried enough as soon as the kernel says so. What it could not say a dump shows."""
-        loop = asyncio.get_running_loop()
-        watched = self.kernel.watch_expiries()
-
-        def hear() -> None:
-            expiries = watched.receive()
-            for expiry in expiries.told:
-                if expiry.hard:
-                    self._reconcile_wake.set()
-                else:
-                    self.sessions.rekey(expiry.destination, expiry.spi, loop.time())
-            if expiries.missed:
-                self._reconcile_wake.set()
-            self._transport.pump()
-
-        loop.add_reader(watched.fileno(), hear)
-        return watched
 
     def _look_at_states(self) -> None:
         """Whether anything of ours is in the kernel now."""

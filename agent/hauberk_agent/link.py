@@ -55,6 +55,8 @@ class Link:
     """Since when another link is preferred."""
     concurrent: bool = False
     """Whether the link preferred to this one was being set up at the same time."""
+    followed_at: float = float("-inf")
+    """When its peer's ESP was last followed to another port."""
     deleting: bool = False
     proposal: str = ""
 

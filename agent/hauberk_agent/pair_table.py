@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from hauberk_agent.link import Link
 from hauberk_agent.pair import Pair
 from hauberk_api.names import NodeUid
 from hauberk_ike import Identity, IkeSaId, IpAddress, PeerConfig
+from hauberk_xfrm import Spi
 
 
 class PairTable(Mapping[NodeUid, Pair]):
@@ -61,6 +63,14 @@ class PairTable(Mapping[NodeUid, Pair]):
         """Whose an IKE SA is."""
         uid = self._links.get(ike_sa)
         return self._by_uid.get(uid) if uid is not None else None
+
+    def of_inbound(self, destination: IpAddress, spi: Spi) -> tuple[Pair, Link] | None:
+        """Whose an inbound state is, also one that a rekey has left over."""
+        for pair in self.values():
+            for link in pair.links.values():
+                if any((child.local, child.spi_in) == (destination, spi) for child in link.children()):
+                    return pair, link
+        return None
 
     def note_hosts(self) -> None:
         """To be called when pairs have come, gone or changed: takes down where the peers are."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from random import Random
@@ -43,6 +44,7 @@ from hauberk_ike import (
     Credentials,
     Datagram,
     DownReason,
+    Encapsulation,
     EndpointSettings,
     Event,
     IkeEndpoint,
@@ -59,7 +61,7 @@ from hauberk_ike import (
     SocketAddress,
     UnknownIkeSa,
 )
-from hauberk_xfrm import Spi, StateDump, XfrmError
+from hauberk_xfrm import MappingChange, Spi, StateDump, XfrmError
 
 _log = logging.getLogger("hauberk.sessions")
 _DEFAULT_TIMES = Times()
@@ -183,6 +185,26 @@ class Sessions:
                     self._endpoint.rekey_child(link.ike_sa, child.spi_in, now=now)
                     self._drain()
                     return
+
+    def follow(self, change: MappingChange, now: float) -> None:
+        """An authentic ESP packet of a peer has come from elsewhere: the NAT before it has given it another port.
+
+        That is believed like an authentic IKE message (RFC 7296 section 2.23; `IkeEndpoint.follow` has the rules), but
+        only of a pair that may meet a NAT, and ever so often: a peer whose port changes with every packet is left alone
+        for a while, and the kernel says it again.
+        """
+        self._now = now
+        found = self._pairs.of_inbound(change.destination, change.spi)
+        if found is None or self._endpoint is None:
+            return
+        pair, link = found
+        may_meet_nat = pair.spec.config.encapsulation is not Encapsulation.NEVER
+        if may_meet_nat and now >= link.followed_at + self._times.follow_pause:
+            link.followed_at = now
+            with suppress(UnknownIkeSa):  # it is ending
+                remote = SocketAddress(host=change.new_source, port=change.new_port)
+                self._endpoint.follow(link.ike_sa, remote=remote, now=now)
+            self._drain()
 
     def mend(self, states: Collection[StateDump], now: float) -> None:
         """Replaces what somebody removed from the kernel, or what has expired there."""
@@ -339,14 +361,10 @@ class Sessions:
         link = pair.links.get(event.ike_sa) if pair is not None else None
         if pair is None or link is None or link.child is None:
             return
-        child = link.child
         try:
-            follows = (
-                (event.local.host, event.remote.host) == (child.local, child.remote)
-                and child.encapsulation is not None
-                and event.encapsulation is not None
-                and self._keeper.move(child, event.encapsulation)
-            )
+            # All are tried, as those that rekeys have left over may still send.
+            moved = [self._follows(child, event) for child in link.children()]
+            follows = all(moved)
         except XfrmError as error:
             _log.warning("%s: %s", pair.name, error)
             follows = False
@@ -354,6 +372,15 @@ class Sessions:
         if not follows and link is pair.current:
             pair.rekey_at = self._now
             self._service(pair)
+
+    def _follows(self, child: Child, event: IkeSaMoved) -> bool:
+        """Whether a child's states could be given the new ports. Raises XfrmError."""
+        return (
+            (event.local.host, event.remote.host) == (child.local, child.remote)
+            and child.encapsulation is not None
+            and event.encapsulation is not None
+            and self._keeper.move(child, event.encapsulation)
+        )
 
     def _ike_sa_rekeyed(self, event: IkeSaRekeyed) -> None:
         """The link goes on under another handle. Who initiated it first still counts: both ends remember that alike."""

@@ -28,5 +28,7 @@ class Times:
     """How long a replaced inbound SA is kept for packets under way,"""
     linger_orphan: float = 35.0
     """and one that the peer may think is current for as long as the grace time."""
+    follow_pause: float = 1.0
+    """Between two ports of a peer that are followed because its ESP came from there."""
     renewed: float = 30.0
     """Over which time new credentials are brought to the peers."""

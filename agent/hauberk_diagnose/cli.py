@@ -293,7 +293,7 @@ def _run(options: argparse.Namespace) -> int:
     from hauberk_diagnose.report import Reporter
     from hauberk_diagnose.runner import Plan, Runner
     from hauberk_diagnose.sockets import Sockets
-    from hauberk_xfrm import Xfrm
+    from hauberk_xfrm import Expiry, Xfrm
 
     configuration = _configuration(options)
     if configuration.wear and not options.install:
@@ -307,7 +307,7 @@ def _run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         kernel = stack.enter_context(Xfrm())
         installation = _kernel_installation(kernel, configuration) if options.install else NoInstallation()
-        expiries = stack.enter_context(closing(kernel.watch_expiries())) if options.install else None
+        expiries = stack.enter_context(closing(kernel.watch(Expiry))) if options.install else None
         key_log = stack.enter_context(closing(KeyLogFile(options.key_log))) if options.key_log else None
         bypass = options.install or os.geteuid() == 0
         sockets = Sockets(

@@ -47,7 +47,7 @@ from hauberk_ike import (
     SocketAddress,
     UnknownIkeSa,
 )
-from hauberk_xfrm import ExpirySocket, PolicyExists, XfrmError
+from hauberk_xfrm import EventSocket, Expiry, PolicyExists, XfrmError
 
 FAREWELL_SECONDS: Final = 5.0
 """How long an orderly end may take."""
@@ -128,7 +128,7 @@ class Runner:
         installation: Installation,
         reporter: Reporter,
         key_log: Callable[[str], None] | None = None,
-        expiries: ExpirySocket | None = None,
+        expiries: EventSocket | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
@@ -280,10 +280,14 @@ class Runner:
                 for child in sa.children:
                     self._endpoint.rekey_child(ike_sa, child.spi_in, now=now)
 
-    def _hear(self, expiries: ExpirySocket, now: float) -> None:
+    def _hear(self, expiries: EventSocket, now: float) -> None:
         """Rekeys what has carried enough, as the kernel says; what it could not say its counters show."""
         heard = expiries.receive()
-        worn = [self._installation.worn(each.destination, each.spi) for each in heard.told if not each.hard]
+        worn = [
+            self._installation.worn(each.destination, each.spi)
+            for each in heard.told
+            if isinstance(each, Expiry) and not each.hard
+        ]
         if heard.missed:
             self._guard(lambda: worn.extend(self._installation.all_worn()))
         for ike_sa, spi_in in (each for each in worn if each is not None):

@@ -44,7 +44,7 @@ from hauberk_ike.exchanges.reauthentication import FinishReauthentication
 from hauberk_ike.ike_sa import IkeSa
 from hauberk_ike.lifecycle import State
 from hauberk_ike.numbers import ExchangeType, NotifyType
-from hauberk_ike.path import Path
+from hauberk_ike.path import Path, follow
 from hauberk_ike.proposals import IkeProposal
 from hauberk_ike.wire.header import FLAG_RESPONSE, HEADER, NO_SPI, Header
 from hauberk_ike.wire.message import Contents, build_message, parse_payloads
@@ -201,6 +201,18 @@ class IkeEndpoint:
         sa.start(IkeSaInit(peer), now)
         self._registry.settle(sa)
         return sa.handle
+
+    def follow(self, ike_sa: IkeSaId, *, remote: SocketAddress, now: float) -> None:
+        """An authentic and new ESP packet of one of its CHILD SAs has come from `remote`, as the kernel says.
+
+        That counts like a message from there (RFC 7296 section 2.23): of a peer behind a NAT that is not to move by
+        MOBIKE alone, and not if we are behind one ourselves. IkeSaMoved follows where it is believed.
+
+        Raises UnknownIkeSa.
+        """
+        sa = self._find_open(ike_sa)
+        if sa.is_up:
+            follow(sa, local=sa.path.local, remote=remote, now=now)
 
     def delete_child(self, ike_sa: IkeSaId, spi_in: int, *, now: float) -> None:
         """Deletes the CHILD SA whose inbound SPI is `spi_in`; ChildSaDown follows. Raises UnknownIkeSa.

@@ -1,12 +1,13 @@
 """XFRM over netlink: the kernel's security policies and associations, as typed values.
 
 The agent's reconciler opens an `Xfrm`, dumps what is there, compares it with what is wanted by
-`diff_policies`, and applies the difference. Nothing here knows of Kubernetes or IKE. Nothing is ever flushed,
-and no default policy is ever set.
+`diff_policies`, and applies the difference; what the kernel says by itself it hears on an `EventSocket`. Nothing here
+knows of Kubernetes or IKE, and nothing can be flushed.
 """
 
 from hauberk_xfrm.abilities import KernelAbilities
 from hauberk_xfrm.address import IpAddress, IpNetwork, ReqId, Spi
+from hauberk_xfrm.default_policy import DefaultPolicy
 from hauberk_xfrm.diff import Conflict, PolicyAction, diff_policies
 from hauberk_xfrm.errors import (
     NotFound,
@@ -16,7 +17,9 @@ from hauberk_xfrm.errors import (
     StateExists,
     XfrmError,
 )
-from hauberk_xfrm.expiry import Expiries, Expiry, ExpirySocket
+from hauberk_xfrm.event import Acquire, Event, Expiry, MappingChange
+from hauberk_xfrm.events import Events, EventSocket
+from hauberk_xfrm.migration import Migration, Move
 from hauberk_xfrm.policy import Action, Direction, Mark, Policy, PolicyFlag, PolicyType, Slot, Template
 from hauberk_xfrm.request import (
     AddPolicy,
@@ -40,28 +43,35 @@ from hauberk_xfrm.state import (
     StateFlag,
     UdpPorts,
 )
+from hauberk_xfrm.tables import PolicyTable, StateTable
 from hauberk_xfrm.xfrm import Xfrm
 
 __all__ = [
+    "Acquire",
     "Action",
     "AddPolicy",
     "AddState",
     "Aead",
     "Authenc",
     "Conflict",
+    "DefaultPolicy",
     "DeletePolicy",
     "DeleteState",
     "Direction",
     "EspKeys",
-    "Expiries",
+    "Event",
+    "EventSocket",
+    "Events",
     "Expiry",
-    "ExpirySocket",
     "IpAddress",
     "IpNetwork",
     "KernelAbilities",
     "Lifetime",
+    "MappingChange",
     "Mark",
+    "Migration",
     "Mode",
+    "Move",
     "NotFound",
     "NotSupported",
     "PermissionDenied",
@@ -69,6 +79,7 @@ __all__ = [
     "PolicyAction",
     "PolicyExists",
     "PolicyFlag",
+    "PolicyTable",
     "PolicyType",
     "ReqId",
     "Request",
@@ -80,6 +91,7 @@ __all__ = [
     "StateDump",
     "StateExists",
     "StateFlag",
+    "StateTable",
     "Template",
     "UdpPorts",
     "UpdatePolicy",

@@ -1,6 +1,7 @@
 """The address types of this package, and identifiers that must not be mixed up."""
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from socket import AF_INET, AF_INET6
 from typing import NewType
 
 IpAddress = IPv4Address | IPv6Address
@@ -11,3 +12,8 @@ Spi = NewType("Spi", int)
 
 ReqId = NewType("ReqId", int)
 """What ties policy templates to the states that serve them (`struct xfrm_user_tmpl.reqid`)."""
+
+
+def family_of(address: IpAddress) -> int:
+    """AF_INET or AF_INET6."""
+    return AF_INET if address.version == 4 else AF_INET6

@@ -1,7 +1,8 @@
 """Reads the kernel's NEWSA and NEWPOLICY messages, of which a dump may bring tens of thousands.
 
-Called by `Xfrm`; pure. What the kernel says of other people's states and policies is kept as far as it tells them
-apart from ours; values that this package has no name for stay numbers and never raise.
+Called by `Xfrm`, and by `event_decoder` for the policies and selectors in events; pure. What the kernel says of other
+people's states and policies is kept as far as it tells them apart from ours; values that this package has no name for
+stay numbers and never raise.
 """
 
 from functools import lru_cache
@@ -20,6 +21,7 @@ from hauberk_xfrm.layout import (
     MARK,
     REPLAY_STATE,
     REPLAY_STATE_ESN,
+    SELECTOR,
     STATE_FLAG_AF_UNSPEC,
     STATE_FLAG_ESN,
     UDP_ENCAP_ESPINUDP,
@@ -49,12 +51,31 @@ def decode_state(body: bytes) -> StateDump | None:
         raise Malformed(f"a state of {len(body)} bytes: {error}") from error
 
 
-def decode_policy(body: bytes) -> Policy | None:
-    """The body of a NEWPOLICY message; None for the policy of a single socket. Raises Malformed."""
+def decode_policy(body: bytes, *, at: int = 0, attributes_at: int = USERPOLICY_INFO.size) -> Policy | None:
+    """The body of a NEWPOLICY message; None for the policy of a single socket. Raises Malformed.
+
+    at, attributes_at: where in other messages the fixed structure and the attributes lie.
+    """
     try:
-        return _decode_policy(body)
+        return _decode_policy(body, at, attributes_at)
     except (StructError, ValueError) as error:
         raise Malformed(f"a policy of {len(body)} bytes: {error}") from error
+
+
+def decode_selector(data: bytes, *, at: int = 0) -> Selector | None:
+    """A `struct xfrm_selector`; None for one of no family, which takes everything. Raises Malformed."""
+    try:
+        values = SELECTOR.unpack_from(data, at)
+        return _selector(*values) if values[6] in (AF_INET, AF_INET6) else None
+    except (StructError, ValueError) as error:
+        raise Malformed(f"a selector in {len(data)} bytes: {error}") from error
+
+
+def decode_address(packed: bytes, family: int) -> IpAddress:
+    """An `xfrm_address_t`. Raises Malformed for a family that is neither IPv4's nor IPv6's."""
+    if family not in (AF_INET, AF_INET6):
+        raise Malformed(f"an address of family {family}")
+    return _address(packed, family)
 
 
 def _decode_state(body: bytes) -> StateDump | None:
@@ -164,36 +185,17 @@ def _authenc(cipher: str, cipher_key: bytes, mac: str, mac_key: bytes, icv_bits:
     return Authenc(cipher=cipher, cipher_key=cipher_key, mac=mac, mac_key=mac_key, icv_bits=icv_bits)
 
 
-def _decode_policy(body: bytes) -> Policy | None:
-    (
-        daddr,
-        saddr,
-        dport,
-        dport_mask,
-        sport,
-        sport_mask,
-        family,
-        prefixlen_d,
-        prefixlen_s,
-        protocol,
-        interface,
-        user,
-        *_lifetimes,
-        priority,
-        index,
-        direction,
-        action,
-        flags,
-        _share,
-    ) = USERPOLICY_INFO.unpack_from(body)
+def _decode_policy(body: bytes, at: int, attributes_at: int) -> Policy | None:
+    values = USERPOLICY_INFO.unpack_from(body, at)
+    priority, index, direction, action, flags, _share = values[-6:]
     # A socket's own policies (IP_XFRM_POLICY) have directions of 3 and more on dumps, and netlink can't change them.
-    if direction not in (Direction.IN, Direction.OUT, Direction.FWD) or family not in (AF_INET, AF_INET6):
+    if direction not in (Direction.IN, Direction.OUT, Direction.FWD) or values[6] not in (AF_INET, AF_INET6):
         return None
     templates: tuple[Template, ...] = ()
     mark = _NO_MARK
     if_id = 0
     policy_type = PolicyType.MAIN
-    for kind, value in parse_attributes(body, USERPOLICY_INFO.size):
+    for kind, value in parse_attributes(body, attributes_at):
         match kind:
             case Attribute.TMPL:
                 templates = tuple(
@@ -209,17 +211,7 @@ def _decode_policy(body: bytes) -> Policy | None:
             case _:
                 pass
     return Policy(
-        selector=Selector(
-            source=_network(saddr, prefixlen_s, family),
-            destination=_network(daddr, prefixlen_d, family),
-            protocol=protocol,
-            source_port=ntohs(sport),
-            destination_port=ntohs(dport),
-            source_port_mask=_port_mask(ntohs(sport), ntohs(sport_mask)),
-            destination_port_mask=_port_mask(ntohs(dport), ntohs(dport_mask)),
-            interface=interface,
-            user=user,
-        ),
+        selector=_selector(*values[:12]),
         direction=Direction(direction),
         priority=priority,
         action=Action.BLOCK if action == Action.BLOCK.value else Action.ALLOW,
@@ -229,6 +221,33 @@ def _decode_policy(body: bytes) -> Policy | None:
         type=policy_type,
         flags=PolicyFlag(flags),
         index=index,
+    )
+
+
+def _selector(
+    daddr: bytes,
+    saddr: bytes,
+    dport: int,
+    dport_mask: int,
+    sport: int,
+    sport_mask: int,
+    family: int,
+    prefixlen_d: int,
+    prefixlen_s: int,
+    protocol: int,
+    interface: int,
+    user: int,
+) -> Selector:
+    return Selector(
+        source=_network(saddr, prefixlen_s, family),
+        destination=_network(daddr, prefixlen_d, family),
+        protocol=protocol,
+        source_port=ntohs(sport),
+        destination_port=ntohs(dport),
+        source_port_mask=_port_mask(ntohs(sport), ntohs(sport_mask)),
+        destination_port_mask=_port_mask(ntohs(dport), ntohs(dport_mask)),
+        interface=interface,
+        user=user,
     )
 
 

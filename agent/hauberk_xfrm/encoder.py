@@ -6,7 +6,7 @@ builds the same bytes from `messages`, in some fifty times as long; the tests co
 
 from socket import AF_INET, AF_INET6, AF_UNSPEC, htonl, htons
 
-from hauberk_xfrm.address import IpAddress, ReqId, Spi
+from hauberk_xfrm.address import IpAddress, ReqId, Spi, family_of
 from hauberk_xfrm.attribute import build_attribute
 from hauberk_xfrm.layout import (
     ALGO,
@@ -16,6 +16,7 @@ from hauberk_xfrm.layout import (
     ENCAP_TMPL,
     INFINITE,
     MARK,
+    MIGRATE,
     REPLAY_STATE_ESN,
     SELECTOR,
     SPI_RANGE,
@@ -31,6 +32,7 @@ from hauberk_xfrm.layout import (
     USERSA_INFO,
     Attribute,
 )
+from hauberk_xfrm.migration import Migration, Move
 from hauberk_xfrm.policy import Mark, Policy, PolicyType, Slot, Template
 from hauberk_xfrm.selector import EXACT_PORT_MASK, Selector
 from hauberk_xfrm.state import ESP, Aead, Authenc, Lifetime, Mode, State, StateDirection, UdpPorts
@@ -49,11 +51,6 @@ _NO_LIFETIME = (INFINITE, INFINITE, INFINITE, INFINITE, 0, 0, 0, 0)
 _EMPTY_SELECTORS: dict[int, bytes] = {
     family: SELECTOR.pack(b"", b"", 0, 0, 0, 0, family, 0, 0, 0, 0, 0) for family in (AF_UNSPEC, AF_INET, AF_INET6)
 }
-
-
-def family_of(address: IpAddress) -> int:
-    """AF_INET or AF_INET6."""
-    return AF_INET if address.version == 4 else AF_INET6
 
 
 def encode_state(state: State) -> bytes:
@@ -151,6 +148,31 @@ def encode_policy_id(slot: Slot) -> bytes:
     """The body of DELPOLICY: the kernel looks for the policy in that slot."""
     body = USERPOLICY_ID.pack(*_selector(slot.selector), 0, slot.direction)
     return body + _slot_attributes(slot.mark, slot.if_id, slot.type)
+
+
+def encode_migration(migration: Migration) -> bytes:
+    """The body of MIGRATE. Raises ValueError without a move."""
+    if not migration.moves:
+        raise ValueError(f"{migration}nothing moves")
+    body = USERPOLICY_ID.pack(*_selector(migration.selector), 0, migration.direction)
+    body += build_attribute(Attribute.MIGRATE, b"".join([_move(move) for move in migration.moves]))
+    if migration.encapsulation is not None:
+        body += _encapsulation(migration.encapsulation)
+    return body + _slot_attributes(Mark(), migration.if_id, migration.type)
+
+
+def _move(move: Move) -> bytes:
+    return MIGRATE.pack(
+        move.old_destination.packed,
+        move.old_source.packed,
+        move.new_destination.packed,
+        move.new_source.packed,
+        ESP,
+        move.mode,
+        move.reqid,
+        family_of(move.old_source),
+        family_of(move.new_source),
+    )
 
 
 def _lifetime(lifetime: Lifetime) -> tuple[int, int, int, int, int, int, int, int]:

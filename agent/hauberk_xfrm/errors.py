@@ -11,7 +11,7 @@ Local misuse (families that differ, a key missing) is a `ValueError`.
 """
 
 import os
-from errno import EACCES, EAFNOSUPPORT, ENOENT, ENOSYS, EOPNOTSUPP, EPERM, EPROTONOSUPPORT, ESRCH
+from errno import EACCES, EAFNOSUPPORT, ENOENT, ENOPROTOOPT, ENOSYS, EOPNOTSUPP, EPERM, EPROTONOSUPPORT, ESRCH
 
 
 class XfrmError(Exception):
@@ -58,6 +58,7 @@ _KINDS: dict[int, type[XfrmError]] = {
     EPROTONOSUPPORT: NotSupported,
     EOPNOTSUPP: NotSupported,
     EAFNOSUPPORT: NotSupported,
+    ENOPROTOOPT: NotSupported,
     ENOSYS: NotSupported,
 }
 

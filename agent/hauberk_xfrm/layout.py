@@ -32,7 +32,7 @@ UDP_ENCAP_ESPINUDP = 2
 
 
 class MessageType(IntEnum):
-    """XFRM_MSG_*: those that this package sends or understands. FLUSHSA, FLUSHPOLICY and SETDEFAULT are not here."""
+    """XFRM_MSG_*: those that this package sends or understands. FLUSHSA and FLUSHPOLICY are not here."""
 
     NEWSA = 0x10
     DELSA = 0x11
@@ -41,9 +41,27 @@ class MessageType(IntEnum):
     DELPOLICY = 0x14
     GETPOLICY = 0x15
     ALLOCSPI = 0x16
+    ACQUIRE = 0x17
     EXPIRE = 0x18
     UPDPOLICY = 0x19
     UPDSA = 0x1A
+    MIGRATE = 0x21
+    NEWSADINFO = 0x22
+    GETSADINFO = 0x23
+    NEWSPDINFO = 0x24
+    GETSPDINFO = 0x25
+    MAPPING = 0x26
+    SETDEFAULT = 0x27
+    GETDEFAULT = 0x28
+
+
+class Group(IntEnum):
+    """XFRMNLGRP_*: the multicast groups of this package's events. Joined as bits of the address that is bound."""
+
+    ACQUIRE = 1
+    EXPIRE = 2
+    MIGRATE = 7
+    MAPPING = 8
 
 
 class Attribute(IntEnum):
@@ -57,6 +75,7 @@ class Attribute(IntEnum):
     REPLAY_VAL = 10
     LASTUSED = 15
     POLICY_TYPE = 16
+    MIGRATE = 17
     ALG_AEAD = 18
     ALG_AUTH_TRUNC = 20
     MARK = 21
@@ -64,6 +83,20 @@ class Attribute(IntEnum):
     PROTO = 25
     IF_ID = 31
     SA_DIR = 33
+
+
+class StateTableAttribute(IntEnum):
+    """XFRMA_SAD_*: of NEWSADINFO alone."""
+
+    COUNT = 1
+    HASH = 2
+
+
+class PolicyTableAttribute(IntEnum):
+    """XFRMA_SPD_*: of NEWSPDINFO alone."""
+
+    COUNTS = 1
+    HASH = 2
 
 
 # struct xfrm_selector: daddr, saddr, dport, dport_mask, sport, sport_mask, family, prefixlen_d, prefixlen_s, proto,
@@ -91,6 +124,20 @@ USERPOLICY_INFO = Struct(f"={_SELECTOR}{_LIFETIME_CFG}{_LIFETIME_CUR}IIBBBB4x")
 
 # struct xfrm_userpolicy_id: selector, index, dir, (3)
 USERPOLICY_ID = Struct(f"={_SELECTOR}IB3x")
+
+# struct xfrm_user_acquire before its policy: id (daddr, spi, proto, (3)), saddr, selector; and behind the policy:
+# aalgos, ealgos, calgos, seq
+ACQUIRE_HEAD = Struct(f"=16sIB3x16s{SELECTOR.size}s")
+ACQUIRE_TAIL = Struct("=IIII")
+
+# The rest of struct xfrm_user_expire, behind its xfrm_usersa_info: hard, (7)
+EXPIRE_TAIL = Struct("=B7x")
+
+# struct xfrm_user_mapping: id (daddr, spi, family, proto, (1)), reqid, old_saddr, new_saddr, old_sport, new_sport
+MAPPING = Struct("=16sIHBxI16s16sHH")
+
+# struct xfrm_user_migrate: old_daddr, old_saddr, new_daddr, new_saddr, proto, mode, (2), reqid, old_family, new_family
+MIGRATE = Struct("=16s16s16s16sBB2xIHH")
 
 # struct xfrm_user_tmpl: daddr, spi, proto, (3), family, (2), saddr, reqid, mode, share, optional, (1), aalgos,
 # ealgos, calgos
@@ -120,6 +167,15 @@ MARK = Struct("=II")
 
 # struct xfrm_userpolicy_type: type, (1), reserved1, reserved2, (1)
 USERPOLICY_TYPE = Struct("=BxHBx")
+
+# struct xfrm_userpolicy_default: in, fwd, out
+USERPOLICY_DEFAULT = Struct("=BBB")
+
+# struct xfrmu_sadhinfo and xfrmu_spdhinfo: hash buckets now, and at most
+HASH_INFO = Struct("=II")
+
+# struct xfrmu_spdinfo: incnt, outcnt, fwdcnt, inscnt, outscnt, fwdscnt
+SPD_INFO = Struct("=6I")
 
 UINT32 = Struct("=I")
 UINT64 = Struct("=Q")

@@ -105,8 +105,43 @@ USER_TMPL: Fields = (
     ("calgos", "I"),
 )
 
+ACQUIRE: Fields = (
+    *_prefixed("id", ID),
+    ("saddr", "16s"),
+    *_prefixed("sel", SELECTOR),
+    *_prefixed("policy", USERPOLICY_INFO),
+    ("aalgos", "I"),
+    ("ealgos", "I"),
+    ("calgos", "I"),
+    ("seq", "I"),
+)
+
+EXPIRE: Fields = (*USERSA_INFO, ("hard", "B"), ("pad_hard", "7x"))
+
+MAPPING: Fields = (
+    *_prefixed("id", USERSA_ID),
+    ("reqid", "I"),
+    ("old_saddr", "16s"),
+    ("new_saddr", "16s"),
+    ("old_sport", ">H"),
+    ("new_sport", ">H"),
+)
+
+USER_MIGRATE: Fields = (
+    ("old_daddr", "16s"),
+    ("old_saddr", "16s"),
+    ("new_daddr", "16s"),
+    ("new_saddr", "16s"),
+    ("proto", "B"),
+    ("mode", "B"),
+    ("pad", "2x"),
+    ("reqid", "I"),
+    ("old_family", "H"),
+    ("new_family", "H"),
+)
+
 TEMPLATES_MAX = 6
-"""XFRM_MAX_DEPTH: what one policy may have."""
+"""XFRM_MAX_DEPTH: what one policy may have, and what one migration may move."""
 
 
 def _no_address(fields: Fields) -> dict[str, bytes]:
@@ -129,6 +164,7 @@ class XfrmMessage(nlmsg):
         (14, "XFRMA_COADDR", "address"),
         (15, "XFRMA_LASTUSED", "uint64"),
         (16, "XFRMA_POLICY_TYPE", "userpolicy_type"),
+        (17, "XFRMA_MIGRATE", "moves"),
         (18, "XFRMA_ALG_AEAD", "algo_aead"),
         (20, "XFRMA_ALG_AUTH_TRUNC", "algo_auth"),
         (21, "XFRMA_MARK", "mark"),
@@ -207,18 +243,28 @@ class XfrmMessage(nlmsg):
     def templates(message: nlmsg, *, value: Any = None, data: Any = None, offset: int = 0) -> type[nla]:
         """The class for as many structures as `value`, or the attribute at `offset`, holds: pyroute2 has no arrays
         of bare structures. The fields of the first are called `t0_reqid` and so on, of the second `t1_reqid`."""
-        if value is not None:
-            return _TEMPLATE_ARRAYS[sum(field.endswith("_reqid") for field in value)]
-        (length,) = unpack_from("=H", data, offset)
-        return _TEMPLATE_ARRAYS[(length - 4) // calcsize("=" + "".join(layout for _, layout in USER_TMPL))]
+        return _TEMPLATE_ARRAYS[_array_length(USER_TMPL, value, data, offset)]
+
+    @staticmethod
+    def moves(message: nlmsg, *, value: Any = None, data: Any = None, offset: int = 0) -> type[nla]:
+        """The same for struct xfrm_user_migrate, with `m0_reqid` and so on."""
+        return _MOVE_ARRAYS[_array_length(USER_MIGRATE, value, data, offset)]
 
 
-def _template_array(count: int) -> type[nla]:
-    fields = tuple(field for position in range(count) for field in _prefixed(f"t{position}", USER_TMPL))
-    return type(f"templates_{count}", (nla,), {"fields": fields, "defaults": _no_address(fields)})
+def _array_length(structure: Fields, value: Any, data: Any, offset: int) -> int:
+    if value is not None:
+        return sum(field.endswith("_reqid") for field in value)
+    (length,) = unpack_from("=H", data, offset)
+    return (length - 4) // calcsize("=" + "".join(layout for _, layout in structure))
 
 
-_TEMPLATE_ARRAYS = [_template_array(count) for count in range(TEMPLATES_MAX + 1)]
+def _array(prefix: str, structure: Fields, count: int) -> type[nla]:
+    fields = tuple(field for position in range(count) for field in _prefixed(f"{prefix}{position}", structure))
+    return type(f"array_{prefix}_{count}", (nla,), {"fields": fields, "defaults": _no_address(fields)})
+
+
+_TEMPLATE_ARRAYS = [_array("t", USER_TMPL, count) for count in range(TEMPLATES_MAX + 1)]
+_MOVE_ARRAYS = [_array("m", USER_MIGRATE, count) for count in range(TEMPLATES_MAX + 1)]
 
 
 class UserSaInfo(XfrmMessage):
@@ -256,7 +302,82 @@ class UserPolicyId(XfrmMessage):
     defaults = _no_address(USERPOLICY_ID)
 
 
-def build_body(message: XfrmMessage, **fields: Any) -> bytes:
+class UserPolicyDefault(nlmsg):
+    """struct xfrm_userpolicy_default: GETDEFAULT, SETDEFAULT."""
+
+    fields = (("in", "B"), ("fwd", "B"), ("out", "B"))
+
+
+class StateTableInfo(nlmsg):
+    """NEWSADINFO: flags, and attributes of its own."""
+
+    fields = (("flags", "I"),)
+    prefix = "XFRMA_SAD_"
+    nla_map = ((1, "XFRMA_SAD_CNT", "uint32"), (2, "XFRMA_SAD_HINFO", "hash_info"))
+
+    class hash_info(nla):  # noqa: N801
+        """struct xfrmu_sadhinfo."""
+
+        fields = (("hcnt", "I"), ("hmcnt", "I"))
+
+
+class PolicyTableInfo(nlmsg):
+    """NEWSPDINFO: flags, and attributes of its own."""
+
+    fields = (("flags", "I"),)
+    prefix = "XFRMA_SPD_"
+    nla_map = (
+        (1, "XFRMA_SPD_INFO", "counts"),
+        (2, "XFRMA_SPD_HINFO", "hash_info"),
+        (3, "XFRMA_SPD_IPV4_HTHRESH", "thresholds"),
+        (4, "XFRMA_SPD_IPV6_HTHRESH", "thresholds"),
+    )
+
+    class counts(nla):  # noqa: N801
+        """struct xfrmu_spdinfo."""
+
+        fields = (
+            ("incnt", "I"),
+            ("outcnt", "I"),
+            ("fwdcnt", "I"),
+            ("inscnt", "I"),
+            ("outscnt", "I"),
+            ("fwdscnt", "I"),
+        )
+
+    class hash_info(nla):  # noqa: N801
+        """struct xfrmu_spdhinfo."""
+
+        fields = (("hcnt", "I"), ("hmcnt", "I"))
+
+    class thresholds(nla):  # noqa: N801
+        """struct xfrmu_spdhthresh."""
+
+        fields = (("lbits", "B"), ("rbits", "B"))
+
+
+class UserAcquire(XfrmMessage):
+    """struct xfrm_user_acquire: ACQUIRE."""
+
+    fields = ACQUIRE
+    defaults = _no_address(ACQUIRE)
+
+
+class UserExpire(XfrmMessage):
+    """struct xfrm_user_expire: EXPIRE."""
+
+    fields = EXPIRE
+    defaults = _no_address(EXPIRE)
+
+
+class UserMapping(XfrmMessage):
+    """struct xfrm_user_mapping: MAPPING."""
+
+    fields = MAPPING
+    defaults = _no_address(MAPPING)
+
+
+def build_body(message: nlmsg, **fields: Any) -> bytes:
     """The bytes of `message` with `fields` set, without the netlink header: what `netlink.Message` wants."""
     message.update(fields)
     message.encode()

@@ -1,4 +1,4 @@
-"""Requests to the kernel over netlink, and their answers: the one place of this package that does I/O on a socket.
+"""Requests to the kernel over netlink, and their answers.
 
 pyroute2's synchronous classes wrap an event loop and cannot be used where one runs already, and to import them costs
 an agent a fifth of its start and 13 MB. This class sends and receives by itself instead. That never waits: the kernel
@@ -11,14 +11,14 @@ failures only. Nothing may be left over, as it would be taken for a part of the 
 one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from errno import EINTR, ENODATA, EPROTO
-from socket import AF_NETLINK, MSG_TRUNC, SO_RCVBUF, SO_RCVTIMEO, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
+from errno import EINTR
 from struct import Struct
 
 from hauberk_xfrm.attribute import Malformed, parse_attributes
 from hauberk_xfrm.layout import NLMSGHDR
+from hauberk_xfrm.netlink_endpoint import NetlinkEndpoint
 
 BATCH = 64
 """Requests per `sendmsg`. What the kernel says about all of them must fit the receive buffer."""
@@ -41,15 +41,6 @@ _NLM_F_ACK_TLVS = 0x200
 
 _NLMSGERR_ATTR_MSG = 1
 
-_SOL_NETLINK = 270
-_NETLINK_CAP_ACK = 10
-_NETLINK_EXT_ACK = 11
-
-_RECEIVE_BUFFER_BYTES = 1 << 20
-# The kernel fills at most 32 KiB into one message of a dump.
-_DATAGRAM_BYTES = 1 << 16
-# A safeguard: the kernel has answered before sendmsg returns.
-_TIMEOUT_SECONDS = 5
 _DUMP_ATTEMPTS = 8
 
 
@@ -79,15 +70,14 @@ class NetlinkSocket:
 
     def __init__(self, protocol: int) -> None:
         self._protocol = protocol
-        self._socket: socket | None = None
+        self._endpoint: NetlinkEndpoint | None = None
         self._sequence = 0
-        self._buffer = bytearray(_DATAGRAM_BYTES)
 
     def close(self) -> None:
         """Idempotent; a later request opens the socket again."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        if self._endpoint is not None:
+            self._endpoint.close()
+            self._endpoint = None
 
     def request(self, requests: Sequence[Message]) -> list[Answer]:
         """Sends requests, `BATCH` at a time and in order, and returns the answer to each."""
@@ -131,7 +121,7 @@ class NetlinkSocket:
         try:
             endpoint.send(datagram)
             while not acknowledged:
-                for kind, flags, sequence, body in self._receive(endpoint):
+                for kind, flags, sequence, body in endpoint.receive():
                     position = sequence - first
                     if not 0 <= position <= last:
                         continue
@@ -159,7 +149,7 @@ class NetlinkSocket:
                 + request.body
             )
             while True:
-                for kind, flags, sequence, body in self._receive(endpoint):
+                for kind, flags, sequence, body in endpoint.receive():
                     if sequence != wanted:
                         continue
                     interrupted |= bool(flags & _NLM_F_DUMP_INTR)
@@ -175,27 +165,6 @@ class NetlinkSocket:
             self.close()
             raise
 
-    def _receive(self, endpoint: socket) -> Iterable[tuple[int, int, int, bytes]]:
-        """(type, flags, sequence number, body) of the messages of the next datagram that the kernel sent."""
-        while True:
-            size, _, flags, sender = endpoint.recvmsg_into([self._buffer])
-            if sender[0] == 0:  # port id of the kernel; other processes may write to this socket as well
-                break
-        if flags & MSG_TRUNC:
-            raise OSError(EPROTO, f"a netlink message of more than {_DATAGRAM_BYTES} bytes")
-        if size == 0:
-            raise OSError(ENODATA, "the kernel ended the netlink connection")
-        parsed: list[tuple[int, int, int, bytes]] = []
-        offset = 0
-        while size - offset >= NLMSGHDR.size:
-            length, kind, message_flags, sequence, _ = NLMSGHDR.unpack_from(self._buffer, offset)
-            if length < NLMSGHDR.size or offset + length > size:
-                raise OSError(EPROTO, "a netlink message that ends too early")
-            body = bytes(self._buffer[offset + NLMSGHDR.size : offset + length])
-            parsed.append((kind, message_flags, sequence, body))
-            offset += (length + 3) & ~3
-        return parsed
-
     def _take_sequence(self, count: int) -> int:
         # Never 0, which the kernel uses for events, and never wrapping within a batch.
         if self._sequence + count >= 0xFFFFFFFF:
@@ -204,21 +173,10 @@ class NetlinkSocket:
         self._sequence += count
         return first
 
-    def _open(self) -> socket:
-        if self._socket is None:
-            endpoint = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, self._protocol)
-            try:
-                endpoint.setsockopt(SOL_SOCKET, SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-                endpoint.setsockopt(SOL_SOCKET, SO_RCVTIMEO, Struct("@ll").pack(_TIMEOUT_SECONDS, 0))
-                # Errors come with the kernel's words, and without a copy of the request, which may hold a key.
-                endpoint.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
-                endpoint.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
-                endpoint.bind((0, 0))
-            except OSError:
-                endpoint.close()
-                raise
-            self._socket = endpoint
-        return self._socket
+    def _open(self) -> NetlinkEndpoint:
+        if self._endpoint is None:
+            self._endpoint = NetlinkEndpoint(self._protocol, waits=True)
+        return self._endpoint
 
 
 def _parse_error(flags: int, body: bytes) -> tuple[int, str | None]:

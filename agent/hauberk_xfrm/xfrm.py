@@ -13,10 +13,20 @@ from hauberk_xfrm.abilities import KernelAbilities, probe_abilities
 from hauberk_xfrm.address import IpAddress, ReqId, Spi
 from hauberk_xfrm.attribute import Malformed, build_attribute
 from hauberk_xfrm.decoder import decode_policy, decode_state
-from hauberk_xfrm.encoder import encode_policy, encode_policy_id, encode_spi_request, encode_state, encode_state_id
+from hauberk_xfrm.default_policy import DefaultPolicy
+from hauberk_xfrm.encoder import (
+    encode_migration,
+    encode_policy,
+    encode_policy_id,
+    encode_spi_request,
+    encode_state,
+    encode_state_id,
+)
 from hauberk_xfrm.errors import NotFound, NotSupported, PolicyExists, StateExists, XfrmError, error_from_errno
-from hauberk_xfrm.expiry import ExpirySocket
-from hauberk_xfrm.layout import NETLINK_XFRM, Attribute, MessageType
+from hauberk_xfrm.event import Event
+from hauberk_xfrm.events import EventSocket
+from hauberk_xfrm.layout import NETLINK_XFRM, UINT32, USERPOLICY_DEFAULT, Attribute, MessageType
+from hauberk_xfrm.migration import Migration
 from hauberk_xfrm.netlink import Answer, Message, NetlinkSocket
 from hauberk_xfrm.policy import Policy, Slot
 from hauberk_xfrm.request import (
@@ -30,6 +40,7 @@ from hauberk_xfrm.request import (
 )
 from hauberk_xfrm.state import ESP, Mode, State, StateDirection, StateDump
 from hauberk_xfrm.statistics import read_statistics
+from hauberk_xfrm.tables import PolicyTable, StateTable
 
 T = TypeVar("T")
 
@@ -138,6 +149,33 @@ class Xfrm:
         """All policies of this network namespace, anybody's, but those that belong to single sockets."""
         return self._dump("dump policies", MessageType.GETPOLICY, b"", decode_policy)
 
+    def migrate(self, migration: Migration) -> None:
+        """Moves a policy's templates and their states to other addresses, keys, counters and all.
+
+        NotFound if no policy is in that slot. Nobody else's may be: look first.
+        """
+        operation, subject = "migrate", str(migration)
+        self._request(operation, subject, Message(type=MessageType.MIGRATE, body=encode_migration(migration)))
+
+    def default_policy(self) -> DefaultPolicy:
+        """What becomes of packets that no policy is about. NotSupported before Linux 5.14."""
+        return self._ask(
+            "get the default policy", MessageType.GETDEFAULT, bytes(USERPOLICY_DEFAULT.size), DefaultPolicy.parse
+        )
+
+    def set_default_policy(self, default: DefaultPolicy) -> None:
+        """For the whole network namespace, and so for tools that own one. No agent ever does this."""
+        message = Message(type=MessageType.SETDEFAULT, body=default.build())
+        self._request("set the default policy", str(default), message)
+
+    def state_table(self) -> StateTable:
+        """How many states there are, anybody's and of all protocols, without a dump."""
+        return self._ask("count states", MessageType.GETSADINFO, UINT32.pack(0), StateTable.parse)
+
+    def policy_table(self) -> PolicyTable:
+        """How many policies there are, anybody's, without a dump."""
+        return self._ask("count policies", MessageType.GETSPDINFO, UINT32.pack(0), PolicyTable.parse)
+
     def apply(self, requests: Sequence[Request]) -> list[XfrmError | None]:
         """Sends all requests in order, in batches, each on its own account: one that fails stops none.
 
@@ -158,10 +196,14 @@ class Xfrm:
         """
         return probe_abilities(self)
 
-    def watch_expiries(self) -> ExpirySocket:
-        """A socket that hears of expired states from now on, to be closed by the caller."""
-        with _as_xfrm_error("watch expiries", ""):
-            return ExpirySocket()
+    def watch(self, *kinds: type[Event]) -> EventSocket:
+        """A socket that hears events of these kinds from now on, to be closed by the caller.
+
+        To listen for `Acquire` is to be answerable: packets without a state then wait for one, or are lost, until the
+        larval state's time is over (net.core.xfrm_acq_expires).
+        """
+        with _as_xfrm_error("watch events", ", ".join(kind.__name__ for kind in kinds)):
+            return EventSocket(kinds)
 
     def statistics(self) -> dict[str, int]:
         """The counters of dropped packets, by the kernel's names (`XfrmInNoStates`); see `statistics`."""
@@ -181,6 +223,13 @@ class Xfrm:
         if answer.errno:
             raise error_from_errno(operation, subject, answer.errno, answer.reason)
         return answer
+
+    def _ask(self, operation: str, kind: int, body: bytes, parse: Callable[[bytes], T]) -> T:
+        answer = self._request(operation, "", Message(type=kind, body=body))
+        if not answer.messages:
+            raise XfrmError(operation, "", errno.EPROTO, "an answer without a message")
+        with _as_xfrm_error(operation, ""):
+            return parse(answer.messages[0].body)
 
     def _dump(self, operation: str, kind: int, body: bytes, decode: Callable[[bytes], T | None]) -> list[T]:
         with _as_xfrm_error(operation, ""):

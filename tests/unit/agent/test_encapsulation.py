@@ -10,7 +10,7 @@ import pytest
 from hauberk_agent.pairing import pair_specs
 from hauberk_api.tunnel import Encapsulation as TunnelEncapsulation
 from hauberk_ike import Encapsulation, Refused, SocketAddress
-from hauberk_xfrm import ReqId, Spi, UdpPorts
+from hauberk_xfrm import MappingChange, ReqId, Spi, StateDump, UdpPorts
 from tests.unit.agent.mesh import node, plan, roster, tunnel
 from tests.unit.agent.network import Network, Party
 
@@ -80,6 +80,91 @@ def test_a_peer_whose_port_changes_keeps_its_states() -> None:
     assert spis(network) == before
     assert network.disagreements() == []
     assert network.flow.lost == 0
+
+
+def change(inbound: StateDump, port: int) -> MappingChange:
+    """What a kernel says when a packet of the state comes from that port."""
+    assert inbound.encapsulation is not None
+    return MappingChange(
+        destination=inbound.destination,
+        spi=inbound.spi,
+        reqid=inbound.reqid,
+        old_source=inbound.source,
+        old_port=inbound.encapsulation.source,
+        new_source=inbound.source,
+        new_port=port,
+    )
+
+
+def esp_from(network: Network, port: int) -> None:
+    """n2's kernel says that n1's ESP comes from another port of the NAT's; and n1's IKE does so from now on."""
+    n2 = network[2]
+    network.nat_ports[network[1].outer] = port
+    (inbound,) = [state for state in n2.kernel.complete_states() if state.destination == n2.outer]
+    n2.alive.follow(change(inbound, port), network.now)
+    n2.flush()
+
+
+def behind(port: int) -> set[UdpPorts]:
+    """The ports of a node's states whose peer is behind that port."""
+    return {UdpPorts(source=port, destination=4500), UdpPorts(source=4500, destination=port)}
+
+
+def test_a_peer_is_followed_to_where_its_esp_comes_from_at_once() -> None:
+    network = encapsulated()
+    network.run(60)
+    before = spis(network)
+    esp_from(network, 40007)
+    assert ports(network[2]) == behind(40007)
+    network.run(0.1)
+    assert spis(network) == before
+    assert network.disagreements() == []
+    assert network.flow.lost == 0
+
+
+def test_a_peer_is_followed_in_the_middle_of_a_rekey_with_all_its_states() -> None:
+    network = encapsulated()
+    network.run(60)
+    (pair,) = network[2].alive.pairs
+    (link,) = pair.links.values()
+    n1 = network[1]
+    (outbound,) = [state for state in n1.kernel.complete_states() if state.source == n1.outer]
+    n1.alive.rekey(outbound.destination, outbound.spi, network.now)
+    n1.flush()
+    network.run(0.003)  # --> CREATE_CHILD_SA; its DELETE has not come yet
+    assert link.replaced
+    old = [state for state in network[2].kernel.complete_states() if state.destination == network[2].outer]
+    assert len(old) == 2
+    network[2].alive.follow(change(old[0], 40007), network.now)
+    assert ports(network[2]) == behind(40007)
+
+
+def test_a_peer_whose_port_changes_all_the_time_is_followed_once_a_second() -> None:
+    network = encapsulated()
+    network.run(60)
+    esp_from(network, 40007)
+    esp_from(network, 40008)
+    assert ports(network[2]) == behind(40007)
+    network.run(1.0)
+    esp_from(network, 40009)
+    assert ports(network[2]) == behind(40009)
+
+
+def test_a_pair_that_may_meet_no_nat_follows_nobody() -> None:
+    network = encapsulated()
+    network.run(60)
+    (pair,) = network[2].alive.pairs
+    pair.spec = replace(pair.spec, config=replace(pair.spec.config, encapsulation=Encapsulation.NEVER))
+    esp_from(network, 40007)
+    assert ports(network[2]) == behind(4500)
+
+
+def test_a_state_that_is_nobodys_moves_nobody() -> None:
+    network = encapsulated()
+    network.run(60)
+    (inbound,) = [state for state in network[2].kernel.complete_states() if state.destination == network[2].outer]
+    network[2].alive.follow(change(replace(inbound, spi=Spi(0x999)), 40007), network.now)
+    assert ports(network[2]) == behind(4500)
 
 
 def test_a_state_whose_key_the_kernel_hides_is_replaced_instead() -> None:

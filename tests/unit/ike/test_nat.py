@@ -17,6 +17,7 @@ from hauberk_ike import (
     PeerRefused,
     SocketAddress,
     UdpEncapsulation,
+    UnknownIkeSa,
     parse_host,
 )
 from hauberk_ike.encapsulation import KEEPALIVE, NON_ESP_MARKER
@@ -376,6 +377,47 @@ def test_a_host_behind_a_nat_follows_nobody() -> None:
     assert pair.to_alice().remote.port == 40003  # <-- its answer goes there
     assert not pair.bob.seen(IkeSaMoved)
     assert pair.bob.endpoint.established()[0].remote.port == 40002
+
+
+def test_esp_from_another_port_is_followed_before_any_message_comes_from_there() -> None:
+    pair = NatPair(alice_nat=True)
+    pair.set_up()
+    (info,) = pair.bob.endpoint.established()
+    pair.bob.endpoint.follow(info.ike_sa, remote=address(ALICE_OUTSIDE, 40055), now=pair.now)
+    pair.bob.drain()
+    moved = pair.bob.one(IkeSaMoved)
+    assert (moved.local, moved.remote) == (address("192.0.2.2", 4500), address(ALICE_OUTSIDE, 40055))
+    assert moved.encapsulation == UdpEncapsulation(local_port=4500, remote_port=40055)
+    # What Bob has to say goes there too.
+    pair.bob.endpoint.delete(info.ike_sa, now=pair.now)
+    assert [each.remote for each in pair.bob.take(pair.now)] == [moved.remote]
+
+
+@pytest.mark.parametrize(
+    ("nats", "forbidden"),
+    [((False, False), False), ((True, True), False), ((True, False), True)],
+    ids=["no NAT before the peer", "a NAT before ourselves", "an address that the policy forbids"],
+)
+def test_esp_from_elsewhere_is_believed_no_more_than_a_message(nats: tuple[bool, bool], forbidden: bool) -> None:
+    pair = NatPair(alice_nat=nats[0], bob_nat=nats[1])
+    pair.set_up()
+    (info,) = pair.bob.endpoint.established()
+    elsewhere = address("203.0.113.66", 666)
+    if forbidden:
+        pair.bob.policy.forbidden.add(elsewhere.host)
+    pair.bob.endpoint.follow(info.ike_sa, remote=elsewhere, now=pair.now)
+    pair.bob.drain()
+    assert not pair.bob.seen(IkeSaMoved)
+    assert pair.bob.endpoint.established()[0].remote == info.remote
+
+
+def test_esp_of_an_ike_sa_that_ends_moves_nobody() -> None:
+    pair = NatPair(alice_nat=True)
+    pair.set_up()
+    (info,) = pair.bob.endpoint.established()
+    pair.bob.endpoint.delete(info.ike_sa, now=pair.now)
+    with pytest.raises(UnknownIkeSa):
+        pair.bob.endpoint.follow(info.ike_sa, remote=address(ALICE_OUTSIDE, 40055), now=pair.now)
 
 
 # Encapsulation by wish

@@ -16,7 +16,9 @@ from hauberk_xfrm import (
     IpNetwork,
     Lifetime,
     Mark,
+    Migration,
     Mode,
+    Move,
     Policy,
     PolicyFlag,
     PolicyType,
@@ -138,3 +140,27 @@ def states(draw: st.DrawFn) -> State:
         encapsulation=draw(st.none() | udp_ports),
         lifetime=draw(lifetimes),
     )
+
+
+@st.composite
+def moves(draw: st.DrawFn) -> Move:
+    old, new = draw(families), draw(families)
+    return Move(
+        old_source=draw(addresses(old)),
+        old_destination=draw(addresses(old)),
+        new_source=draw(addresses(new)),
+        new_destination=draw(addresses(new)),
+        reqid=ReqId(draw(uint32)),
+        mode=draw(st.sampled_from(Mode)),
+    )
+
+
+migrations = st.builds(
+    Migration,
+    direction=st.sampled_from(Direction),
+    selector=selectors(),
+    moves=st.lists(moves(), min_size=1, max_size=6).map(tuple),
+    if_id=uint32,
+    type=st.sampled_from(PolicyType),
+    encapsulation=st.none() | udp_ports,
+)

@@ -14,104 +14,49 @@ from hauberk_xfrm import (
     Authenc,
     IpAddress,
     Mark,
+    Migration,
     Mode,
+    Move,
     Policy,
-    PolicyType,
     ReqId,
-    Selector,
     Slot,
     Spi,
     State,
     StateDirection,
-    Template,
 )
-from hauberk_xfrm.encoder import encode_policy, encode_policy_id, encode_spi_request, encode_state, encode_state_id
-from hauberk_xfrm.messages import UserPolicyId, UserPolicyInfo, UserSaId, UserSaInfo, UserSpiInfo, build_body
-from tests.unit.xfrm.strategies import addresses, families, policies, states, uint32, unhurried
-
-AF_INET, AF_INET6 = 2, 10
-INFINITE = 2**64 - 1
-
-
-def family_of(address: IpAddress) -> int:
-    return AF_INET if address.version == 4 else AF_INET6
-
-
-def or_infinite(limit: int | None) -> int:
-    return INFINITE if limit is None else limit
-
-
-def port_mask(port: int, mask: int | None) -> int:
-    return mask if mask is not None else 0xFFFF if port else 0
-
-
-def selector_fields(selector: Selector) -> dict[str, Any]:
-    return {
-        "sel_daddr": selector.destination.network_address.packed,
-        "sel_saddr": selector.source.network_address.packed,
-        "sel_dport": selector.destination_port,
-        "sel_dport_mask": port_mask(selector.destination_port, selector.destination_port_mask),
-        "sel_sport": selector.source_port,
-        "sel_sport_mask": port_mask(selector.source_port, selector.source_port_mask),
-        "sel_family": AF_INET if selector.source.version == 4 else AF_INET6,
-        "sel_prefixlen_d": selector.destination.prefixlen,
-        "sel_prefixlen_s": selector.source.prefixlen,
-        "sel_proto": selector.protocol,
-        "sel_ifindex": selector.interface,
-        "sel_user": selector.user,
-    }
-
-
-def template_fields(position: int, template: Template) -> dict[str, Any]:
-    fields = {
-        "id_daddr": template.destination.packed,
-        "id_spi": template.spi,
-        "id_proto": template.protocol,
-        "family": family_of(template.destination),
-        "saddr": template.source.packed if template.source else b"",
-        "reqid": template.reqid,
-        "mode": int(template.mode),
-        "optional": int(template.optional),
-        "aalgos": 0xFFFFFFFF,
-        "ealgos": 0xFFFFFFFF,
-        "calgos": 0xFFFFFFFF,
-    }
-    return {f"t{position}_{name}": value for name, value in fields.items()}
-
-
-def slot_attributes(mark: Mark, if_id: int, policy_type: PolicyType) -> list[tuple[str, Any]]:
-    attributes: list[tuple[str, Any]] = []
-    if mark != Mark():
-        attributes.append(("XFRMA_MARK", {"v": mark.value, "m": mark.mask}))
-    if if_id:
-        attributes.append(("XFRMA_IF_ID", if_id))
-    if policy_type is not PolicyType.MAIN:
-        attributes.append(("XFRMA_POLICY_TYPE", {"type": int(policy_type)}))
-    return attributes
+from hauberk_xfrm.encoder import (
+    encode_migration,
+    encode_policy,
+    encode_policy_id,
+    encode_spi_request,
+    encode_state,
+    encode_state_id,
+)
+from hauberk_xfrm.messages import (
+    UserPolicyId,
+    UserPolicyInfo,
+    UserSaId,
+    UserSaInfo,
+    UserSpiInfo,
+    build_body,
+)
+from tests.unit.xfrm.pyroute2_fields import (
+    encapsulation_fields,
+    family_of,
+    move_fields,
+    or_infinite,
+    policy_attributes,
+    policy_fields,
+    selector_fields,
+    slot_attributes,
+)
+from tests.unit.xfrm.strategies import addresses, families, migrations, policies, states, uint32, unhurried
 
 
 @unhurried
 @given(policies)
 def test_a_policy_is_what_pyroute2_makes_of_it(policy: Policy) -> None:
-    attributes: list[tuple[str, Any]] = []
-    if policy.templates:
-        array: dict[str, Any] = {}
-        for position, template in enumerate(policy.templates):
-            array |= template_fields(position, template)
-        attributes.append(("XFRMA_TMPL", array))
-    by_pyroute2 = build_body(
-        UserPolicyInfo(),
-        **selector_fields(policy.selector),
-        lft_soft_byte_limit=INFINITE,
-        lft_hard_byte_limit=INFINITE,
-        lft_soft_packet_limit=INFINITE,
-        lft_hard_packet_limit=INFINITE,
-        priority=policy.priority,
-        dir=int(policy.direction),
-        action=policy.action.value,
-        flags=int(policy.flags),
-        attrs=attributes + slot_attributes(policy.mark, policy.if_id, policy.type),
-    )
+    by_pyroute2 = build_body(UserPolicyInfo(), **policy_fields(policy), attrs=policy_attributes(policy))
     assert encode_policy(policy) == by_pyroute2
 
 
@@ -162,8 +107,7 @@ def test_a_state_is_what_pyroute2_makes_of_it(state: State) -> None:
     if wide:
         attributes.append(("XFRMA_REPLAY_ESN_VAL", {"bmp_len": -(-window // 32), "replay_window": window}))
     if state.encapsulation is not None:
-        ports = {"encap_sport": state.encapsulation.source, "encap_dport": state.encapsulation.destination}
-        attributes.append(("XFRMA_ENCAP", {"encap_type": 2, **ports, "encap_oa": b""}))
+        attributes.append(("XFRMA_ENCAP", encapsulation_fields(state.encapsulation)))
     if state.direction is not None:
         attributes.append(("XFRMA_SA_DIR", int(state.direction)))
     by_pyroute2 = build_body(
@@ -213,6 +157,38 @@ def test_a_request_for_an_spi_is_what_pyroute2_makes_of_it(state: State, minimum
     )
     ours = encode_spi_request(state.source, state.destination, state.reqid, state.mode, minimum, maximum)
     assert ours == by_pyroute2
+
+
+@unhurried
+@given(migrations)
+def test_a_migration_is_what_pyroute2_makes_of_it(migration: Migration) -> None:
+    array: dict[str, Any] = {}
+    for position, move in enumerate(migration.moves):
+        array |= move_fields(position, move)
+    attributes: list[tuple[str, Any]] = [("XFRMA_MIGRATE", array)]
+    if migration.encapsulation is not None:
+        attributes.append(("XFRMA_ENCAP", encapsulation_fields(migration.encapsulation)))
+    by_pyroute2 = build_body(
+        UserPolicyId(),
+        **selector_fields(migration.selector),
+        dir=int(migration.direction),
+        attrs=attributes + slot_attributes(Mark(), migration.if_id, migration.type),
+    )
+    assert encode_migration(migration) == by_pyroute2
+
+
+@unhurried
+@given(migrations)
+def test_a_migration_that_moves_nothing_is_refused(migration: Migration) -> None:
+    with pytest.raises(ValueError, match="nothing moves"):
+        encode_migration(replace(migration, moves=()))
+
+
+def test_a_move_has_ends_of_one_family() -> None:
+    old, new = ip_address("192.0.2.1"), ip_address("2001:db8::1")
+    Move(old_source=old, old_destination=old, new_source=new, new_destination=new, reqid=ReqId(1))
+    with pytest.raises(ValueError, match="families"):
+        Move(old_source=old, old_destination=old, new_source=new, new_destination=old, reqid=ReqId(1))
 
 
 CBC = Authenc(cipher="cbc(aes)", cipher_key=b"topsecret cipher", mac="hmac(sha256)", mac_key=b"topsecret", icv_bits=128)

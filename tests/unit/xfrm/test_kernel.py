@@ -12,14 +12,17 @@ import socket
 import subprocess
 import sys
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 
+import hauberk_agent
 from hauberk_xfrm import (
     Action,
     AddPolicy,
     Aead,
     Conflict,
+    DefaultPolicy,
     DeletePolicy,
     DeleteState,
     Direction,
@@ -437,3 +440,32 @@ def test_types_of_policies_are_told_apart() -> None:
             type=PolicyType.SUB,
         ).slot
     )
+
+
+def test_policies_and_states_are_counted_without_a_dump(xfrm: Xfrm) -> None:
+    empty = xfrm.policy_table()
+    assert (empty.inbound, empty.outbound, empty.forward) == (0, 0, 0)
+    assert xfrm.state_table().states == 0
+    for policy in ASSORTED:
+        xfrm.add_policy(policy)
+    xfrm.allocate_spi(source=THERE, destination=HERE, reqid=ReqId(7))
+    table = xfrm.policy_table()
+    assert (table.inbound, table.outbound, table.forward) == (1, 3, 1)
+    assert 0 < table.buckets <= table.buckets_max
+    assert xfrm.state_table().states == 1
+    assert ip("xfrm", "state", "count").split()[-1] == "1"
+
+
+def test_the_default_policy_is_what_iproute2_says_and_sets(xfrm: Xfrm) -> None:
+    allow, block = Action.ALLOW, Action.BLOCK
+    assert xfrm.default_policy() == DefaultPolicy(inbound=allow, forward=allow, outbound=allow)
+    ip("xfrm", "policy", "setdefault", "in", "block", "out", "accept", "fwd", "block")
+    assert xfrm.default_policy() == DefaultPolicy(inbound=block, forward=block, outbound=allow)
+    xfrm.set_default_policy(DefaultPolicy(inbound=allow, forward=block, outbound=block))
+    words = ip("xfrm", "policy", "getdefault").split()
+    assert words[-6:] == ["in:", "accept", "fwd:", "block", "out:", "block"]
+
+
+def test_no_agent_sets_the_default_policy() -> None:
+    source = Path(hauberk_agent.__file__).parent
+    assert [path.name for path in source.rglob("*.py") if "set_default_policy" in path.read_text()] == []

@@ -1,0 +1,92 @@
+"""What the kernel says reaches whom it concerns, and what it could not say leads to a comparison of everything."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+import pytest
+
+from hauberk_agent.kernel_watch import KINDS, KernelWatch
+from hauberk_xfrm import Acquire, Event, Events, Expiry, IpAddress, MappingChange, ReqId, Spi
+
+HERE, THERE = ip_address("192.0.2.1"), ip_address("192.0.2.2")
+SOFT = Expiry(destination=THERE, spi=Spi(1), reqid=ReqId(7), hard=False)
+HARD = Expiry(destination=THERE, spi=Spi(2), reqid=ReqId(7), hard=True)
+MOVED = MappingChange(
+    destination=HERE, spi=Spi(3), reqid=ReqId(7), old_source=THERE, old_port=4500, new_source=THERE, new_port=40001
+)
+
+
+@dataclass
+class Recorder:
+    """The listener."""
+
+    heard: list[str] = field(default_factory=list[str])
+
+    def rekey(self, destination: IpAddress, spi: Spi, now: float) -> None:
+        self.heard.append(f"rekey {destination} {spi}")
+
+    def follow(self, change: MappingChange, now: float) -> None:
+        self.heard.append(f"follow {change.new_source} {change.new_port}")
+
+
+class Socket:
+    """An event socket that has one thing to say: readable until that is read."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._reading, self._writing = os.pipe()
+        os.write(self._writing, b".")
+        self.closed = False
+
+    def fileno(self) -> int:
+        return self._reading
+
+    def receive(self) -> Events:
+        os.read(self._reading, 1)
+        return self._events
+
+    def close(self) -> None:
+        os.close(self._reading)
+        os.close(self._writing)
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("events", "heard"),
+    [
+        (Events(told=(SOFT,)), ["rekey 192.0.2.2 1", "send"]),
+        (Events(told=(HARD,)), ["compare", "send"]),
+        (Events(told=(MOVED,)), ["follow 192.0.2.2 40001", "send"]),
+        (Events(told=(MOVED, SOFT)), ["follow 192.0.2.2 40001", "rekey 192.0.2.2 1", "send"]),
+        (Events(missed=True), ["compare", "send"]),
+        (Events(told=(SOFT,), missed=True), ["rekey 192.0.2.2 1", "compare", "send"]),
+    ],
+)
+def test_each_event_reaches_whom_it_concerns(events: Events, heard: list[str]) -> None:
+    recorder, socket = Recorder(), Socket(events)
+
+    async def hear() -> None:
+        sent = asyncio.Event()
+
+        def send() -> None:
+            recorder.heard.append("send")
+            sent.set()
+
+        watch = KernelWatch(socket, recorder, reconcile=lambda: recorder.heard.append("compare"), pump=send)
+        async with asyncio.timeout(10):
+            await sent.wait()
+        watch.close()
+
+    asyncio.run(hear())
+    assert recorder.heard == heard
+    assert socket.closed
+
+
+def test_nobody_listens_for_acquires_that_nobody_answers() -> None:
+    # To listen alone makes the kernel hold packets back for an answer.
+    unanswered: type[Event] = Acquire
+    assert unanswered not in KINDS
