@@ -32,6 +32,10 @@ REPLAY_WINDOW: Final = 1024
 """Packets; larger than what receive queues of several CPUs put out of order."""
 
 
+MAPPING_SECONDS: Final = 2
+"""How often the kernel says that a peer's ESP comes from a port that we have not followed it to."""
+
+
 class Kernel(Protocol):
     """What is needed of hauberk_xfrm.Xfrm here."""
 
@@ -87,6 +91,7 @@ class StateKeeper:
             direction=StateDirection.IN if self._directions else None,
             encapsulation=_inbound_ports(event.encapsulation),
             lifetime=Lifetime(hard_seconds=hard_seconds),
+            mapping_seconds=MAPPING_SECONDS if event.encapsulation is not None else 0,
         )
         try:
             self._kernel.update_state(state)

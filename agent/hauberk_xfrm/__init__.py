@@ -19,8 +19,9 @@ from hauberk_xfrm.errors import (
 )
 from hauberk_xfrm.event import Acquire, Event, Expiry, MappingChange
 from hauberk_xfrm.events import Events, EventSocket
+from hauberk_xfrm.mark import Mark
 from hauberk_xfrm.migration import Migration, Move
-from hauberk_xfrm.policy import Action, Direction, Mark, Policy, PolicyFlag, PolicyType, Slot, Template
+from hauberk_xfrm.policy import Action, Direction, Policy, PolicyFlag, PolicyType, Slot, Template
 from hauberk_xfrm.request import (
     AddPolicy,
     AddState,
@@ -37,6 +38,7 @@ from hauberk_xfrm.state import (
     EspKeys,
     Lifetime,
     Mode,
+    Offload,
     State,
     StateDirection,
     StateDump,
@@ -74,6 +76,7 @@ __all__ = [
     "Move",
     "NotFound",
     "NotSupported",
+    "Offload",
     "PermissionDenied",
     "Policy",
     "PolicyAction",

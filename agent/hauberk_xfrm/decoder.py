@@ -19,6 +19,8 @@ from hauberk_xfrm.layout import (
     ENCAP_TMPL,
     INFINITE,
     MARK,
+    OFFLOAD,
+    OFFLOAD_PACKET,
     REPLAY_STATE,
     REPLAY_STATE_ESN,
     SELECTOR,
@@ -33,13 +35,24 @@ from hauberk_xfrm.layout import (
     USERSA_INFO,
     Attribute,
 )
-from hauberk_xfrm.policy import Action, Direction, Mark, Policy, PolicyFlag, PolicyType, Template
+from hauberk_xfrm.mark import NO_MARK, Mark
+from hauberk_xfrm.policy import Action, Direction, Policy, PolicyFlag, PolicyType, Template
 from hauberk_xfrm.selector import EXACT_PORT_MASK, Selector
-from hauberk_xfrm.state import ESP, Aead, Authenc, Lifetime, Mode, StateDirection, StateDump, StateFlag, UdpPorts
+from hauberk_xfrm.state import (
+    ESP,
+    Aead,
+    Authenc,
+    Lifetime,
+    Mode,
+    Offload,
+    StateDirection,
+    StateDump,
+    StateFlag,
+    UdpPorts,
+)
 
 _ALGORITHM_NAME_BYTES = 64
 _NO_LIFETIME = (INFINITE, INFINITE, INFINITE, INFINITE, 0, 0)
-_NO_MARK = Mark()
 _UNLIMITED = Lifetime()
 
 
@@ -110,6 +123,11 @@ def _decode_state(body: bytes) -> StateDump | None:
     encapsulation: UdpPorts | None = None
     last_used = 0
     sequence = 0
+    mark = NO_MARK
+    output_value = output_mask = 0
+    if_id = 0
+    offload: Offload | None = None
+    mapping_seconds = 0
     for kind, value in parse_attributes(body, USERSA_INFO.size):
         match kind:
             case Attribute.ALG_AEAD:
@@ -145,6 +163,19 @@ def _decode_state(body: bytes) -> StateDump | None:
                 (last_used,) = UINT64.unpack_from(value)
             case Attribute.SA_DIR:
                 direction = StateDirection(value[0]) if value[:1] in (b"\1", b"\2") else None
+            case Attribute.MARK:
+                mark = _mark(value)
+            case Attribute.IF_ID:
+                (if_id,) = UINT32.unpack_from(value)
+            case Attribute.SET_MARK:
+                (output_value,) = UINT32.unpack_from(value)
+            case Attribute.SET_MARK_MASK:
+                (output_mask,) = UINT32.unpack_from(value)
+            case Attribute.OFFLOAD_DEV:
+                interface, offload_flags = OFFLOAD.unpack_from(value)
+                offload = Offload(interface=interface, packet=bool(offload_flags & OFFLOAD_PACKET))
+            case Attribute.MTIMER_THRESH:
+                (mapping_seconds,) = UINT32.unpack_from(value)
             case _:
                 pass
     return StateDump(
@@ -161,6 +192,11 @@ def _decode_state(body: bytes) -> StateDump | None:
         flags=StateFlag(flags & ~(STATE_FLAG_ESN | STATE_FLAG_AF_UNSPEC)),
         encapsulation=encapsulation,
         lifetime=_lifetime(*limits[:6]),
+        mark=mark,
+        output_mark=Mark(value=output_value, mask=output_mask) if output_value or output_mask else NO_MARK,
+        if_id=if_id,
+        offload=offload,
+        mapping_seconds=mapping_seconds,
         larval=algorithm is None,
         algorithm=algorithm,
         bytes=byte_count,
@@ -192,7 +228,7 @@ def _decode_policy(body: bytes, at: int, attributes_at: int) -> Policy | None:
     if direction not in (Direction.IN, Direction.OUT, Direction.FWD) or values[6] not in (AF_INET, AF_INET6):
         return None
     templates: tuple[Template, ...] = ()
-    mark = _NO_MARK
+    mark = NO_MARK
     if_id = 0
     policy_type = PolicyType.MAIN
     for kind, value in parse_attributes(body, attributes_at):
@@ -202,7 +238,7 @@ def _decode_policy(body: bytes, at: int, attributes_at: int) -> Policy | None:
                     _template(value[start : start + USER_TMPL.size]) for start in range(0, len(value), USER_TMPL.size)
                 )
             case Attribute.MARK:
-                mark = Mark(**dict(zip(("value", "mask"), MARK.unpack_from(value), strict=True)))
+                mark = _mark(value)
             case Attribute.IF_ID:
                 (if_id,) = UINT32.unpack_from(value)
             case Attribute.POLICY_TYPE:
@@ -262,6 +298,11 @@ def _template(data: bytes) -> Template:
         protocol=protocol,
         spi=ntohl(spi),
     )
+
+
+def _mark(data: bytes) -> Mark:
+    value, mask = MARK.unpack_from(data)
+    return Mark(value=value, mask=mask)
 
 
 def _encapsulation(template: bytes) -> UdpPorts | None:

@@ -17,6 +17,9 @@ from hauberk_xfrm.layout import (
     INFINITE,
     MARK,
     MIGRATE,
+    OFFLOAD,
+    OFFLOAD_INBOUND,
+    OFFLOAD_PACKET,
     REPLAY_STATE_ESN,
     SELECTOR,
     SPI_RANGE,
@@ -32,10 +35,11 @@ from hauberk_xfrm.layout import (
     USERSA_INFO,
     Attribute,
 )
+from hauberk_xfrm.mark import NO_MARK, Mark
 from hauberk_xfrm.migration import Migration, Move
-from hauberk_xfrm.policy import Mark, Policy, PolicyType, Slot, Template
+from hauberk_xfrm.policy import Policy, PolicyType, Slot, Template
 from hauberk_xfrm.selector import EXACT_PORT_MASK, Selector
-from hauberk_xfrm.state import ESP, Aead, Authenc, Lifetime, Mode, State, StateDirection, UdpPorts
+from hauberk_xfrm.state import ESP, Aead, Authenc, Lifetime, Mode, Offload, State, StateDirection, UdpPorts
 
 LEGACY_REPLAY_WINDOW_MAX = 32
 """What fits into `struct xfrm_replay_state`; more needs XFRMA_REPLAY_ESN_VAL, with or without ESN."""
@@ -91,11 +95,30 @@ def encode_state(state: State) -> bytes:
         body += _encapsulation(state.encapsulation)
     if state.direction is not None:
         body += build_attribute(Attribute.SA_DIR, bytes((state.direction,)))
+    if state.mark != NO_MARK:
+        body += _mark(state.mark)
+    if state.if_id:
+        body += _if_id(state.if_id)
+    if state.output_mark != NO_MARK:
+        body += build_attribute(Attribute.SET_MARK, UINT32.pack(state.output_mark.value))
+        body += build_attribute(Attribute.SET_MARK_MASK, UINT32.pack(state.output_mark.mask))
+    if state.offload is not None:
+        body += _offload(state, state.offload)
+    if state.mapping_seconds:
+        body += build_attribute(Attribute.MTIMER_THRESH, UINT32.pack(state.mapping_seconds))
     return body
 
 
 def encode_spi_request(
-    source: IpAddress, destination: IpAddress, reqid: ReqId, mode: Mode, minimum: int, maximum: int
+    source: IpAddress,
+    destination: IpAddress,
+    reqid: ReqId,
+    mode: Mode,
+    minimum: int,
+    maximum: int,
+    *,
+    mark: Mark = NO_MARK,
+    if_id: int = 0,
 ) -> bytes:
     """The body of ALLOCSPI: a larval state, the range to draw from, and its direction.
 
@@ -118,12 +141,15 @@ def encode_spi_request(
         0,
         0,
     )
-    return larval + SPI_RANGE.pack(minimum, maximum) + build_attribute(Attribute.SA_DIR, bytes((StateDirection.IN,)))
+    body = larval + SPI_RANGE.pack(minimum, maximum)
+    body += build_attribute(Attribute.SA_DIR, bytes((StateDirection.IN,)))
+    return body + _slot_attributes(mark, if_id, PolicyType.MAIN)
 
 
-def encode_state_id(destination: IpAddress, spi: Spi) -> bytes:
+def encode_state_id(destination: IpAddress, spi: Spi, mark: Mark = NO_MARK) -> bytes:
     """The body of DELSA and GETSA."""
-    return USERSA_ID.pack(destination.packed, htonl(spi), family_of(destination), ESP)
+    body = USERSA_ID.pack(destination.packed, htonl(spi), family_of(destination), ESP)
+    return body if mark == NO_MARK else body + _mark(mark)
 
 
 def encode_policy(policy: Policy) -> bytes:
@@ -158,7 +184,7 @@ def encode_migration(migration: Migration) -> bytes:
     body += build_attribute(Attribute.MIGRATE, b"".join([_move(move) for move in migration.moves]))
     if migration.encapsulation is not None:
         body += _encapsulation(migration.encapsulation)
-    return body + _slot_attributes(Mark(), migration.if_id, migration.type)
+    return body + _slot_attributes(NO_MARK, migration.if_id, migration.type)
 
 
 def _move(move: Move) -> bytes:
@@ -259,12 +285,29 @@ def _template(template: Template) -> bytes:
     )
 
 
+def _mark(mark: Mark) -> bytes:
+    return build_attribute(Attribute.MARK, MARK.pack(mark.value, mark.mask))
+
+
+def _if_id(if_id: int) -> bytes:
+    return build_attribute(Attribute.IF_ID, UINT32.pack(if_id))
+
+
+def _offload(state: State, offload: Offload) -> bytes:
+    if state.direction is None:
+        raise ValueError(f"{state}: a device works on one direction, and none is given")
+    flags = OFFLOAD_INBOUND if state.direction is StateDirection.IN else 0
+    return build_attribute(
+        Attribute.OFFLOAD_DEV, OFFLOAD.pack(offload.interface, flags | (OFFLOAD_PACKET if offload.packet else 0))
+    )
+
+
 def _slot_attributes(mark: Mark, if_id: int, policy_type: PolicyType) -> bytes:
     body = b""
-    if mark != Mark():
-        body += build_attribute(Attribute.MARK, MARK.pack(mark.value, mark.mask))
+    if mark != NO_MARK:
+        body += _mark(mark)
     if if_id:
-        body += build_attribute(Attribute.IF_ID, UINT32.pack(if_id))
+        body += _if_id(if_id)
     if policy_type is not PolicyType.MAIN:
         body += build_attribute(Attribute.POLICY_TYPE, USERPOLICY_TYPE.pack(policy_type, 0, 0))
     return body

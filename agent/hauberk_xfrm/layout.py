@@ -81,7 +81,11 @@ class Attribute(IntEnum):
     MARK = 21
     REPLAY_ESN_VAL = 23
     PROTO = 25
+    OFFLOAD_DEV = 28
+    SET_MARK = 29
+    SET_MARK_MASK = 30
     IF_ID = 31
+    MTIMER_THRESH = 32
     SA_DIR = 33
 
 
@@ -154,6 +158,12 @@ ALGO_AEAD = Struct("=64sII")
 
 # struct xfrm_encap_tmpl: type, source port, destination port, (2), original address
 ENCAP_TMPL = Struct("=HHH2x16s")
+
+# struct xfrm_user_offload: index of the device, flags, (3)
+OFFLOAD = Struct("=iB3x")
+
+OFFLOAD_INBOUND = 2
+OFFLOAD_PACKET = 4
 
 # struct xfrm_replay_state: oseq, seq, bitmap
 REPLAY_STATE = Struct("=III")

@@ -172,6 +172,7 @@ class XfrmMessage(nlmsg):
         (24, "XFRMA_SA_EXTRA_FLAGS", "uint32"),
         (25, "XFRMA_PROTO", "uint8"),
         (27, "XFRMA_PAD", "hex"),
+        (28, "XFRMA_OFFLOAD_DEV", "user_offload"),
         (29, "XFRMA_SET_MARK", "uint32"),
         (30, "XFRMA_SET_MARK_MASK", "uint32"),
         (31, "XFRMA_IF_ID", "uint32"),
@@ -233,6 +234,11 @@ class XfrmMessage(nlmsg):
         """struct xfrm_mark."""
 
         fields = (("v", "I"), ("m", "I"))
+
+    class user_offload(nla):  # noqa: N801
+        """struct xfrm_user_offload."""
+
+        fields = (("ifindex", "i"), ("flags", "B"), ("pad", "3x"))
 
     class userpolicy_type(nla):  # noqa: N801
         """struct xfrm_userpolicy_type."""

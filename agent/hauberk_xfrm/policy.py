@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum, IntFlag
 
 from hauberk_xfrm.address import IpAddress, ReqId
+from hauberk_xfrm.mark import NO_MARK, Mark
 from hauberk_xfrm.selector import Selector
 from hauberk_xfrm.state import ESP, Mode
 
@@ -36,14 +37,6 @@ class PolicyFlag(IntFlag):
     NONE = 0
     LOCALOK = 1
     ICMP = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """A packet mark and which of its bits count (XFRMA_MARK); a mask of 0 matches everything."""
-
-    value: int = 0
-    mask: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +76,7 @@ class Policy:
     priority: int
     action: Action
     templates: tuple[Template, ...] = ()
-    mark: Mark = Mark()
+    mark: Mark = NO_MARK
     if_id: int = 0
     type: PolicyType = PolicyType.MAIN
     flags: PolicyFlag = PolicyFlag.NONE
@@ -105,7 +98,7 @@ class Slot:
 
     direction: Direction
     selector: Selector
-    mark: Mark = Mark()
+    mark: Mark = NO_MARK
     if_id: int = 0
     type: PolicyType = PolicyType.MAIN
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hauberk_xfrm.address import IpAddress, Spi
+from hauberk_xfrm.mark import NO_MARK, Mark
 from hauberk_xfrm.policy import Policy, Slot
 from hauberk_xfrm.state import State
 
@@ -27,6 +28,7 @@ class DeleteState:
 
     destination: IpAddress
     spi: Spi
+    mark: Mark = NO_MARK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

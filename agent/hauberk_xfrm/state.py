@@ -5,6 +5,7 @@ from enum import IntEnum, IntFlag
 from typing import Protocol
 
 from hauberk_xfrm.address import IpAddress, ReqId, Spi
+from hauberk_xfrm.mark import NO_MARK, Mark
 
 ESP = 50
 """IPPROTO_ESP; the only protocol whose states this package writes."""
@@ -126,6 +127,18 @@ class UdpPorts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Offload:
+    """What a network device is to do of an SA's work (XFRMA_OFFLOAD_DEV): its cryptography, or all of it (`packet`).
+
+    `interface` is the device's index. Where it can't do the cryptography, the kernel does it and says nothing: a dump
+    then shows no offload. Where it can't do packets, the kernel refuses the state.
+    """
+
+    interface: int
+    packet: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lifetime:
     """When the kernel expires a state: `soft_*` raises an event, `hard_*` deletes the state. None: never.
 
@@ -149,6 +162,11 @@ class State:
     most 4096). It is an inbound SA's: where `direction` is OUT it goes out as 0, as kernels that know directions
     refuse another. It has either `aead` or `authenc`. Both are None only on dumps: of larval states, of other
     algorithms, and where the kernel keeps keys to itself.
+
+    `mark` and `if_id` (an xfrm device's) belong to what packets and policies find the state by, and `mark` to what the
+    kernel finds it by when it is asked for. `output_mark` is what packets get that it has worked on: an outbound
+    one's outer packets are routed by it. `offload` needs a direction. `mapping_seconds` is an inbound, encapsulated
+    state's: after so long a change of mapping that nobody has followed is told again (0: with each packet; Linux 5.16).
     """
 
     source: IpAddress
@@ -164,6 +182,11 @@ class State:
     flags: StateFlag = StateFlag.NONE
     encapsulation: UdpPorts | None = None
     lifetime: Lifetime = Lifetime()
+    mark: Mark = NO_MARK
+    output_mark: Mark = NO_MARK
+    if_id: int = 0
+    offload: Offload | None = None
+    mapping_seconds: int = 0
 
     def __post_init__(self) -> None:
         if self.source.version != self.destination.version:

@@ -26,6 +26,7 @@ from hauberk_xfrm.errors import NotFound, NotSupported, PolicyExists, StateExist
 from hauberk_xfrm.event import Event
 from hauberk_xfrm.events import EventSocket
 from hauberk_xfrm.layout import NETLINK_XFRM, UINT32, USERPOLICY_DEFAULT, Attribute, MessageType
+from hauberk_xfrm.mark import NO_MARK, Mark
 from hauberk_xfrm.migration import Migration
 from hauberk_xfrm.netlink import Answer, Message, NetlinkSocket
 from hauberk_xfrm.policy import Policy, Slot
@@ -81,6 +82,8 @@ class Xfrm:
         mode: Mode = Mode.TUNNEL,
         minimum: int = 0xC0000000,
         maximum: int = 0xCFFFFFFF,
+        mark: Mark = NO_MARK,
+        if_id: int = 0,
     ) -> Spi:
         """A new SPI for packets from `source` to `destination` (this node), held by a larval state.
 
@@ -88,7 +91,7 @@ class Xfrm:
         vanishes by itself (net.core.xfrm_acq_expires, 30 s): fill it by `update_state` until then.
         """
         operation, subject = "allocate an SPI", f"{source} -> {destination} reqid {reqid}"
-        body = encode_spi_request(source, destination, reqid, mode, minimum, maximum)
+        body = encode_spi_request(source, destination, reqid, mode, minimum, maximum, mark=mark, if_id=if_id)
         try:
             answer = self._request(operation, subject, Message(type=MessageType.ALLOCSPI, body=body))
         except NotFound as error:
@@ -111,14 +114,14 @@ class Xfrm:
         """
         self._change(UpdateState(state=state))
 
-    def delete_state(self, *, destination: IpAddress, spi: Spi, missing_ok: bool = True) -> None:
+    def delete_state(self, *, destination: IpAddress, spi: Spi, mark: Mark = NO_MARK, missing_ok: bool = True) -> None:
         """Deletes a state, larval ones too. NotFound if there is none and `missing_ok` is false."""
-        self._change(DeleteState(destination=destination, spi=spi), missing_ok=missing_ok)
+        self._change(DeleteState(destination=destination, spi=spi, mark=mark), missing_ok=missing_ok)
 
-    def get_state(self, destination: IpAddress, spi: Spi) -> StateDump | None:
+    def get_state(self, destination: IpAddress, spi: Spi, mark: Mark = NO_MARK) -> StateDump | None:
         """The ESP state with that destination and SPI, with its counters."""
         operation, subject = "get a state", f"{destination} spi {spi:#010x}"
-        body = encode_state_id(destination, spi)
+        body = encode_state_id(destination, spi, mark)
         try:
             answer = self._request(operation, subject, Message(type=MessageType.GETSA, body=body))
         except NotFound:
@@ -260,7 +263,7 @@ def _message(request: Request) -> Message:
             direction = request.state.direction or StateDirection.IN
             return Message(type=MessageType.UPDSA, body=encode_state(replace(request.state, direction=direction)))
         case DeleteState():
-            return Message(type=MessageType.DELSA, body=encode_state_id(request.destination, request.spi))
+            return Message(type=MessageType.DELSA, body=encode_state_id(request.destination, request.spi, request.mark))
         case AddPolicy():
             return Message(type=MessageType.NEWPOLICY, body=encode_policy(request.policy))
         case UpdatePolicy():

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e import bare_kernel, xfrm_event_stories, xfrm_stories
+from tests.e2e import bare_kernel, xfrm_attribute_stories, xfrm_event_stories, xfrm_stories
 
 pytestmark = pytest.mark.lab
 
 SECONDS = 120
-MODULES = (xfrm_stories, xfrm_event_stories)
+MODULES = (xfrm_stories, xfrm_attribute_stories, xfrm_event_stories)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from hauberk_xfrm import (
     Aead,
     Authenc,
     Lifetime,
+    Mark,
     Mode,
     NotFound,
     NotSupported,
@@ -266,6 +267,10 @@ VARIANTS = [
     state_of(reqid=ReqId(0xFFFFFFFF), spi=Spi(0x100)),
     state_of(encapsulation=UdpPorts(source=4500, destination=40002), direction=StateDirection.OUT, replay_window=0),
     state_of(**OVER_IPV6, encapsulation=UdpPorts(source=1, destination=65535), mode=Mode.TRANSPORT),
+    state_of(encapsulation=IN_UDP, direction=StateDirection.IN, mapping_seconds=2),
+    state_of(mark=Mark(value=0x10, mask=0xF0), if_id=42),
+    state_of(output_mark=Mark(value=0x20, mask=0xF0), direction=StateDirection.OUT, replay_window=0),
+    state_of(output_mark=Mark(value=7, mask=0xFFFFFFFF), if_id=0xFFFFFFFF, direction=StateDirection.IN),
 ]
 
 
@@ -279,10 +284,12 @@ def the_kernel_shows_the_states_that_we_wrote() -> None:
     with two_hosts() as (left, _):
         for variant in VARIANTS:
             left.xfrm.add_state(variant)
-            shown = left.xfrm.get_state(variant.destination, variant.spi)
+            shown = left.xfrm.get_state(variant.destination, variant.spi, variant.mark)
             check(as_asked(shown, variant), f"asked for {variant!r}, shown {shown!r}")
             check(left.xfrm.dump_states() == [shown], left.xfrm.dump_states())
-            left.xfrm.delete_state(destination=variant.destination, spi=variant.spi, missing_ok=False)
+            left.xfrm.delete_state(
+                destination=variant.destination, spi=variant.spi, mark=variant.mark, missing_ok=False
+            )
 
 
 def iproute2_sees_what_we_meant() -> None:

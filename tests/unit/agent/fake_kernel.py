@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import count
 
 from hauberk_ike import IpAddress
@@ -165,18 +165,7 @@ class FakeKernel:
 
 def _dump(state: State, *, larval: bool) -> StateDump:
     return StateDump(
-        source=state.source,
-        destination=state.destination,
-        spi=state.spi,
-        reqid=state.reqid,
-        mode=state.mode,
-        aead=state.aead,
-        authenc=state.authenc,
-        replay_window=state.replay_window,
-        esn=state.esn,
-        direction=state.direction,
-        encapsulation=state.encapsulation,
-        lifetime=state.lifetime,
+        **{each.name: getattr(state, each.name) for each in fields(State)},
         larval=larval,
         algorithm=state.aead.name if state.aead else state.authenc.cipher if state.authenc else None,
         bytes=0,

@@ -19,6 +19,7 @@ from hauberk_xfrm import (
     Migration,
     Mode,
     Move,
+    Offload,
     Policy,
     PolicyFlag,
     PolicyType,
@@ -121,10 +122,15 @@ lifetimes = st.builds(
 udp_ports = st.builds(UdpPorts, source=uint16, destination=uint16)
 
 
+marks = st.builds(Mark, value=uint32, mask=uint32)
+offloads = st.builds(Offload, interface=st.integers(1, 0x7FFFFFFF), packet=st.booleans())
+
+
 @st.composite
 def states(draw: st.DrawFn) -> State:
     family = draw(families)
     algorithm = draw(aeads | authencs)
+    direction = draw(st.none() | st.sampled_from(StateDirection))
     return State(
         source=draw(addresses(family)),
         destination=draw(addresses(family)),
@@ -135,10 +141,15 @@ def states(draw: st.DrawFn) -> State:
         authenc=algorithm if isinstance(algorithm, Authenc) else None,
         replay_window=draw(st.integers(0, 4096)),
         esn=draw(st.booleans()),
-        direction=draw(st.none() | st.sampled_from(StateDirection)),
+        direction=direction,
         flags=StateFlag(draw(st.integers(0, 127)) & ~32),
         encapsulation=draw(st.none() | udp_ports),
         lifetime=draw(lifetimes),
+        mark=draw(marks),
+        output_mark=draw(marks),
+        if_id=draw(uint32),
+        offload=None if direction is None else draw(st.none() | offloads),
+        mapping_seconds=draw(uint32),
     )
 
 

@@ -17,7 +17,9 @@ from hauberk_xfrm import (
     Migration,
     Mode,
     Move,
+    Offload,
     Policy,
+    PolicyType,
     ReqId,
     Slot,
     Spi,
@@ -50,7 +52,7 @@ from tests.unit.xfrm.pyroute2_fields import (
     selector_fields,
     slot_attributes,
 )
-from tests.unit.xfrm.strategies import addresses, families, migrations, policies, states, uint32, unhurried
+from tests.unit.xfrm.strategies import addresses, families, marks, migrations, policies, states, uint32, unhurried
 
 
 @unhurried
@@ -110,6 +112,15 @@ def test_a_state_is_what_pyroute2_makes_of_it(state: State) -> None:
         attributes.append(("XFRMA_ENCAP", encapsulation_fields(state.encapsulation)))
     if state.direction is not None:
         attributes.append(("XFRMA_SA_DIR", int(state.direction)))
+    attributes += slot_attributes(state.mark, state.if_id, PolicyType.MAIN)
+    if state.output_mark != Mark():
+        attributes.append(("XFRMA_SET_MARK", state.output_mark.value))
+        attributes.append(("XFRMA_SET_MARK_MASK", state.output_mark.mask))
+    if state.offload is not None:
+        flags = (2 if state.direction is StateDirection.IN else 0) | (4 if state.offload.packet else 0)
+        attributes.append(("XFRMA_OFFLOAD_DEV", {"ifindex": state.offload.interface, "flags": flags}))
+    if state.mapping_seconds:
+        attributes.append(("XFRMA_MTIMER_THRESH", state.mapping_seconds))
     by_pyroute2 = build_body(
         UserSaInfo(),
         sel_family=0 if both_families else family_of(state.source),
@@ -134,10 +145,17 @@ def test_a_state_is_what_pyroute2_makes_of_it(state: State) -> None:
 
 
 @unhurried
-@given(families.flatmap(addresses), uint32)
-def test_a_state_id_is_what_pyroute2_makes_of_it(destination: IpAddress, spi: int) -> None:
-    by_pyroute2 = build_body(UserSaId(), daddr=destination.packed, spi=spi, family=family_of(destination), proto=50)
-    assert encode_state_id(destination, Spi(spi)) == by_pyroute2
+@given(families.flatmap(addresses), uint32, marks)
+def test_a_state_id_is_what_pyroute2_makes_of_it(destination: IpAddress, spi: int, mark: Mark) -> None:
+    by_pyroute2 = build_body(
+        UserSaId(),
+        daddr=destination.packed,
+        spi=spi,
+        family=family_of(destination),
+        proto=50,
+        attrs=slot_attributes(mark, 0, PolicyType.MAIN),
+    )
+    assert encode_state_id(destination, Spi(spi), mark) == by_pyroute2
 
 
 @unhurried
@@ -153,9 +171,18 @@ def test_a_request_for_an_spi_is_what_pyroute2_makes_of_it(state: State, minimum
         mode=int(state.mode),
         min=minimum,
         max=maximum,
-        attrs=[("XFRMA_SA_DIR", 1)],
+        attrs=[("XFRMA_SA_DIR", 1), *slot_attributes(state.mark, state.if_id, PolicyType.MAIN)],
     )
-    ours = encode_spi_request(state.source, state.destination, state.reqid, state.mode, minimum, maximum)
+    ours = encode_spi_request(
+        state.source,
+        state.destination,
+        state.reqid,
+        state.mode,
+        minimum,
+        maximum,
+        mark=state.mark,
+        if_id=state.if_id,
+    )
     assert ours == by_pyroute2
 
 
@@ -215,6 +242,7 @@ def state_with(**changes: Any) -> State:
         ({"replay_window": 4097}, "a replay window is from 0 to 4096"),
         ({"aead": Aead(name="x" * 64, key=b"k", icv_bits=128)}, "an algorithm's name"),
         ({"aead": Aead(name="", key=b"k", icv_bits=128)}, "an algorithm's name"),
+        ({"offload": Offload(interface=1)}, "a device works on one direction"),
     ],
 )
 def test_a_state_that_cannot_be_written_down_is_refused(changes: dict[str, Any], reason: str) -> None:
