@@ -7,21 +7,29 @@ post-quantum preshared keys; RFC 9242 section 3.3.2 for what IKE_INTERMEDIATE ad
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Final
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from hauberk_ike.algorithms import Prf
 from hauberk_ike.esp_key import EspKey
 from hauberk_ike.proposals import EspProposal, IkeProposal
 
+_HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
+    "sha256": hashes.SHA256(),
+    "sha384": hashes.SHA384(),
+    "sha512": hashes.SHA512(),
+}
+"""By `Prf.hash_name`."""
+
 
 def prf_plus(prf: Prf, key: bytes, seed: bytes, length: int) -> bytes:
-    """RFC 7296 section 2.13: `length` bytes of T1 | T2 | ..., Tn = prf(key, Tn-1 | seed | n), n at most 255."""
-    name = prf.hash_name
-    block = b""
-    blocks: list[bytes] = []
-    for counter in range(1, -(-length // prf.length) + 1):
-        block = hmac.digest(key, block + seed + bytes((counter,)), name)
-        blocks.append(block)
-    return b"".join(blocks)[:length]
+    """RFC 7296 section 2.13: `length` bytes of T1 | T2 | ..., Tn = prf(key, Tn-1 | seed | n), n at most 255.
+
+    With HMAC that is HKDF-Expand (RFC 5869 section 2.3), one call for all blocks instead of one for each.
+    """
+    return HKDFExpand(_HASHES[prf.hash_name], length, seed).derive(key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
