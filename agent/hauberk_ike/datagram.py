@@ -3,7 +3,7 @@
 Used by every module that names an address, and by whoever owns the sockets.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -16,6 +16,14 @@ class SocketAddress:
 
     host: IpAddress
     port: int
+    packed: bytes = field(init=False, repr=False, compare=False)
+    """The host's 4 or 16 bytes and the port's 2, in network byte order."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "packed", self.host.packed + self.port.to_bytes(2))
+
+    def __hash__(self) -> int:
+        return hash(self.packed)  # an address of `ipaddress` is hashed by way of its hexadecimal text
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if self.host.version == 6 else f"{self.host}:{self.port}"

@@ -46,6 +46,7 @@ from hauberk_ike.lifecycle import State
 from hauberk_ike.numbers import ExchangeType, NotifyType
 from hauberk_ike.path import Path, follow
 from hauberk_ike.proposals import IkeProposal
+from hauberk_ike.registry import first_request_key
 from hauberk_ike.wire.header import FLAG_RESPONSE, HEADER, NO_SPI, Header
 from hauberk_ike.wire.message import Contents, build_message, parse_payloads
 from hauberk_ike.wire.payloads import Notify
@@ -278,21 +279,24 @@ class IkeEndpoint:
         """IKE_SA_INIT from somebody unknown: cheap checks first, then a cookie, and only then work and memory."""
         if len(data) > MAX_FIRST_REQUEST:
             return
-        known = self._registry.by_first_request(remote, data)
+        key = first_request_key(remote, data)
+        known = self._registry.by_first_request(key)
         if known is not None:
             known.repeat_init_answer(local=local, remote=remote)
             return
         reflected = self._registry.by_spi(header.spi_i)
         if reflected is not None and reflected.initiator:
             return  # our own request coming back
-        if self._registry.half_open.wants_cookie(remote.host) and not self._shows_cookie(
+        if self._registry.half_open.wants_cookie(remote) and not self._shows_cookie(
             header, data, local=local, remote=remote, now=now
         ):
             return
         try:
             contents = Contents(parse_payloads(header.next_payload, data, HEADER.size))
             offer = InitOffer(contents, self._acceptable)
-            self._make_half_open(header, data, contents, offer, local=local, remote=remote, now=now)
+            sa = self._make_half_open(header, data, contents, offer, local=local, remote=remote, now=now)
+            self._registry.add_half_open(sa, key)
+            self._registry.settle(sa)
         except MalformedMessage as error:
             self._refuse(remote, RefusalReason.INVALID_SYNTAX, error, now)
         except ProtocolError as error:
@@ -327,7 +331,7 @@ class IkeEndpoint:
         local: SocketAddress,
         remote: SocketAddress,
         now: float,
-    ) -> None:
+    ) -> IkeSa:
         sa = IkeSa(
             self._context,
             self._registry.new_handle(),
@@ -343,8 +347,7 @@ class IkeEndpoint:
             self._refuse(victim.path.remote, RefusalReason.HALF_OPEN_LIMIT, "too many half-open IKE SAs", now)
             victim.end(DownReason.FAILED, "", now, silent=True)
             self._registry.settle(victim)
-        self._registry.add_half_open(sa, remote, data)
-        self._registry.settle(sa)
+        return sa
 
     def _answer_first_request(
         self, header: Header, notify: Notify, *, local: SocketAddress, remote: SocketAddress

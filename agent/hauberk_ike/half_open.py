@@ -11,14 +11,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hauberk_ike.config import EndpointSettings
-from hauberk_ike.datagram import IpAddress
+from hauberk_ike.datagram import IpAddress, SocketAddress
 from hauberk_ike.events import IkeSaId
 
 if TYPE_CHECKING:
     from hauberk_ike.ike_sa import IkeSa
 
-Holder = IpAddress | bytes
-"""Who holds half-open IKE SAs: an address, or the network of a stranger's IPv6 address."""
+Holder = bytes
+"""Who holds half-open IKE SAs: an address (4 or 16 bytes), or the network of a stranger's IPv6 address (8)."""
 
 
 class HalfOpenTable:
@@ -38,11 +38,11 @@ class HalfOpenTable:
     def __len__(self) -> int:
         return len(self._holders)
 
-    def wants_cookie(self, host: IpAddress) -> bool:
-        """Whether a request from `host` has to bring a cookie."""
+    def wants_cookie(self, remote: SocketAddress) -> bool:
+        """Whether a request from `remote` has to bring a cookie."""
         if len(self._holders) >= self._settings.cookie_threshold:
             return True
-        table, holder = self._place(host)
+        table, holder = self._place(remote)
         return len(table.get(holder, ())) >= self._settings.half_open_per_address
 
     def victim(self) -> "IkeSa | None":
@@ -54,7 +54,7 @@ class HalfOpenTable:
 
     def add(self, sa: "IkeSa") -> None:
         """Counts a new one."""
-        table, holder = self._holders[sa.handle] = self._place(sa.path.remote.host)
+        table, holder = self._holders[sa.handle] = self._place(sa.path.remote)
         table.setdefault(holder, deque()).append(sa)
 
     def remove(self, sa: "IkeSa") -> None:
@@ -65,11 +65,12 @@ class HalfOpenTable:
         if not waiting:
             del table[holder]
 
-    def _place(self, host: IpAddress) -> "tuple[dict[Holder, deque[IkeSa]], Holder]":
-        is_known = self._is_known(host)
-        return self._known if is_known else self._strangers, holder_of(host, is_known=is_known)
+    def _place(self, remote: SocketAddress) -> "tuple[dict[Holder, deque[IkeSa]], Holder]":
+        is_known = self._is_known(remote.host)
+        return self._known if is_known else self._strangers, holder_of(remote, is_known=is_known)
 
 
-def holder_of(host: IpAddress, *, is_known: bool) -> Holder:
+def holder_of(remote: SocketAddress, *, is_known: bool) -> Holder:
     """Under what name an address is counted. is_known: whether a peer is expected there."""
-    return host if is_known or host.version == 4 else host.packed[:8]
+    address = remote.packed[:-2]
+    return address if is_known or remote.host.version == 4 else address[:8]

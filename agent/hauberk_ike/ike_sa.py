@@ -148,7 +148,7 @@ class IkeSa:
         """The additional key exchanges before IKE_AUTH, if there are any."""
         self.full_transcript = False
         """Whether AUTH covers both IKE_SA_INIT messages (draft-ietf-ipsecme-ikev2-downgrade-prevention)."""
-        self.init_key: tuple[SocketAddress, bytes] | None = None
+        self.init_key: bytes | None = None
         """Under what the endpoint remembers a responder's first request."""
         self.is_counted = False
         """Whether it is among the endpoint's half-open ones."""

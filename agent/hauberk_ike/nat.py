@@ -14,8 +14,7 @@ DETECTION_LENGTH: Final = 20
 
 def detection_data(spi_i: bytes, spi_r: bytes, address: SocketAddress) -> bytes:
     """SHA-1 (by the RFC; a fingerprint, not a protection) of SPIs, address and port."""
-    text = spi_i + spi_r + address.host.packed + address.port.to_bytes(2)
-    return hashlib.sha1(text, usedforsecurity=False).digest()
+    return hashlib.sha1(spi_i + spi_r + address.packed, usedforsecurity=False).digest()
 
 
 def build_notifies(

@@ -43,9 +43,8 @@ class Refusals:
             self._ends_at = now + self._settings.refusals_seconds
             self._known.clear()
             self._strangers.clear()
-        host = refused.remote.host
-        is_known = self._is_known(host)
-        said, holder = self._known if is_known else self._strangers, holder_of(host, is_known=is_known)
+        is_known = self._is_known(refused.remote.host)
+        said, holder = self._known if is_known else self._strangers, holder_of(refused.remote, is_known=is_known)
         if said[holder] >= self._settings.refusals_per_address or said.total() >= self._settings.refusals_limit:
             self._withheld[refused.reason] += 1
             return

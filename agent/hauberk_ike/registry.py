@@ -37,8 +37,8 @@ class Registry:
         """By our own SPI."""
         self._by_handle: dict[IkeSaId, IkeSa] = {}
         """Those that are not dead, half-open ones included."""
-        self._first_requests: dict[tuple[SocketAddress, bytes], IkeSa] = {}
-        """Responders' by where their IKE_SA_INIT request came from and its digest: a copy makes no second one."""
+        self._first_requests: dict[bytes, IkeSa] = {}
+        """Responders' by their IKE_SA_INIT request (`first_request_key`): a copy makes no second one."""
         self.half_open = HalfOpenTable(settings, is_known)
         self._wake_ups: list[tuple[float, int, IkeSa]] = []
         """A heap; an entry whose time is not its IKE SA's `scheduled_at` is stale."""
@@ -58,9 +58,9 @@ class Registry:
         """Files a new one."""
         self._by_handle[sa.handle] = self._by_spi[sa.our_spi] = sa
 
-    def add_half_open(self, sa: "IkeSa", remote: SocketAddress, data: bytes) -> None:
-        """Files a responder's, of which nothing is known but its first request."""
-        sa.init_key = key = (remote, _digest(data))
+    def add_half_open(self, sa: "IkeSa", key: bytes) -> None:
+        """Files a responder's, of which nothing is known but its first request, by `first_request_key`."""
+        sa.init_key = key
         sa.is_counted = True
         self._first_requests[key] = sa
         self.half_open.add(sa)
@@ -70,9 +70,9 @@ class Registry:
         """By our own SPI; also one that is dead but whose last answer is remembered."""
         return self._by_spi.get(spi)
 
-    def by_first_request(self, remote: SocketAddress, data: bytes) -> "IkeSa | None":
+    def by_first_request(self, key: bytes) -> "IkeSa | None":
         """The one that the same request has made already."""
-        return self._first_requests.get((remote, _digest(data)))
+        return self._first_requests.get(key)
 
     def find(self, ike_sa: IkeSaId) -> "IkeSa":
         """By handle, as its owner knows it. Raises UnknownIkeSa."""
@@ -138,5 +138,6 @@ class Registry:
             self._stale = 0
 
 
-def _digest(request: bytes) -> bytes:
-    return hashlib.sha256(request).digest()
+def first_request_key(remote: SocketAddress, request: bytes) -> bytes:
+    """Under what an IKE_SA_INIT request is remembered: a digest of it and of where it came from."""
+    return hashlib.sha256(request + remote.packed).digest()
