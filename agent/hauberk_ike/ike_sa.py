@@ -288,7 +288,7 @@ class IkeSa:
                 identity=self.identity or "",
                 initiator=self.initiator,
                 initial_contact=initial_contact,
-                proposal=str(self.proposal),
+                proposal=self.proposal.text,
                 certificate_serial=self.certificate_serial,
                 certificate_not_after=self.certificate_not_after,
                 spi_i=self.spi_i,

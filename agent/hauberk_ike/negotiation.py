@@ -175,7 +175,8 @@ def accepted_esp(answer: SecurityAssociation, offered: Sequence[EspProposal]) ->
     return chosen, proposal.spi
 
 
-def permits_ike(permitted: Iterable[IkeProposal], chosen: IkeProposal) -> bool:
+@lru_cache(_REMEMBERED)
+def permits_ike(permitted: tuple[IkeProposal, ...], chosen: IkeProposal) -> bool:
     """Whether what was negotiated with a stranger is among what is permitted to the peer that it turned out to be."""
     return any(
         chosen.encryption[0] in proposal.encryption

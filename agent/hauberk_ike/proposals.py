@@ -6,7 +6,8 @@ in the tables of `hauberk_ike.algorithms`.
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Final
 
 from hauberk_ike.algorithms import (
@@ -55,6 +56,14 @@ class IkeProposal:
     prf: tuple[Prf, ...]
     key_exchange: tuple[KeyExchange, ...]
     additional: tuple[tuple[KeyExchange, ...], ...] = ()
+    additional_methods: tuple[KeyExchange, ...] = field(init=False, compare=False)
+    """Of a negotiated proposal: the additional key exchanges to be done, in order."""
+    text: str = field(init=False, compare=False)
+    """As `str` gives it. Made once, as every IKE SA tells it and a mesh has one or two."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "additional_methods", tuple(chain.from_iterable(self.additional)))
+        object.__setattr__(self, "text", self._spell())
 
     @classmethod
     def parse(cls, text: str) -> "IkeProposal":
@@ -82,12 +91,10 @@ class IkeProposal:
             additional=words.kinds_of_additional(),
         )
 
-    @property
-    def additional_methods(self) -> tuple[KeyExchange, ...]:
-        """Of a negotiated proposal: the additional key exchanges to be done, in order."""
-        return tuple(method for choices in self.additional for method in choices)
-
     def __str__(self) -> str:
+        return self.text
+
+    def _spell(self) -> str:
         implied = tuple(PRF_OF_INTEGRITY[each] for each in self.integrity)
         items = (*self.encryption, *self.integrity, *(() if self.prf == implied else self.prf), *self.key_exchange)
         return "-".join((*(item.word for item in items), *_additional_words(self.additional)))

@@ -1,6 +1,6 @@
 """The Security Association payload: proposals of transforms (RFC 7296 section 3.3)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from struct import Struct
 from typing import ClassVar, Final
@@ -126,6 +126,14 @@ class SecurityAssociation:
 
     TYPE: ClassVar = PayloadType.SA
     proposals: tuple[Proposal, ...]
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # What is remembered of an association is looked up several times, and hashing it is a call for each transform.
+        object.__setattr__(self, "_hash", hash(self.proposals))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @classmethod
     def parse(cls, body: bytes) -> "SecurityAssociation":
