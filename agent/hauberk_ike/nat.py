@@ -44,10 +44,18 @@ class Detection:
 
 def detect(contents: Contents, spi_i: bytes, spi_r: bytes, *, local: SocketAddress, remote: SocketAddress) -> Detection:
     """Judges a message that came from `remote` to `local`. A peer may name several sources, of which it uses one."""
-    sources = [payload.data for payload in contents.all(Notify) if payload.type == NotifyType.NAT_DETECTION_SOURCE_IP]
+    source = contents.notify(NotifyType.NAT_DETECTION_SOURCE_IP)
     destination = contents.notify(NotifyType.NAT_DETECTION_DESTINATION_IP)
     return Detection(
-        supported=bool(sources) and destination is not None,
+        supported=source is not None and destination is not None,
         nat_local=destination is not None and destination.data != detection_data(spi_i, spi_r, local),
-        nat_remote=bool(sources) and detection_data(spi_i, spi_r, remote) not in sources,
+        nat_remote=source is not None and not _names(contents, detection_data(spi_i, spi_r, remote)),
     )
+
+
+def _names(contents: Contents, source: bytes) -> bool:
+    """Whether `source` is among the sources."""
+    for notify in contents.all(Notify):
+        if notify.data == source and notify.type == NotifyType.NAT_DETECTION_SOURCE_IP:
+            return True
+    return False

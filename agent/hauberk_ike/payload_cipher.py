@@ -20,6 +20,8 @@ _BLOCK: Final = 16
 # An AEAD's IV is a counter: it must never repeat under one key, and need not be unpredictable (RFC 5282 section 3.1).
 _IV: Final = Struct("!Q")
 _NO_PADDING: Final = b"\0"
+_AEAD_OVERHEAD: Final = _IV.size + len(_NO_PADDING)
+"""What an AEAD adds beside its tag."""
 # Padding may have any content (RFC 7296 section 3.14), and ends in its own length.
 _PADDINGS: Final = tuple(bytes(length) + bytes((length,)) for length in range(_BLOCK))
 
@@ -59,46 +61,36 @@ class AeadCipher:
     The nonce is the key's salt and the IV; the associated data is all that comes before the IV.
     """
 
-    __slots__ = ("_cipher", "_key", "_sealed")
+    __slots__ = ("_cipher", "_key", "_salt", "_sealed")
 
     def __init__(self, cipher: Encryption, key: bytes) -> None:
         """key: salt included."""
         # A cipher that is ready for use takes 2.5 kB, and an IKE SA seldom has anything to say: it takes 1 us to make.
         self._cipher = cipher
-        self._key = key
+        self._key = key[: cipher.key_length]
+        self._salt = key[cipher.key_length :]
         self._sealed = 0
 
     def sealed_length(self, length: int) -> int:
-        return length + self._overhead
+        return length + _AEAD_OVERHEAD + self._cipher.icv_length
 
     def room(self, length: int) -> int:
-        return length - self._overhead
+        return length - _AEAD_OVERHEAD - self._cipher.icv_length
 
     def seal(self, start: bytes, chain: bytes) -> bytes:
         self._sealed += 1
         iv = _IV.pack(self._sealed)
-        return start + iv + self._ready().encrypt(self._salt + iv, chain + _NO_PADDING, start)
+        return start + iv + _aead(self._cipher, self._key).encrypt(self._salt + iv, chain + _NO_PADDING, start)
 
     def open(self, data: bytes, start: int) -> bytes:
         body = start + _IV.size
-        if len(data) < start + self._overhead:
+        if len(data) < start + _AEAD_OVERHEAD + self._cipher.icv_length:
             raise MalformedMessage("an encrypted message that is cut off")
         try:
-            plaintext = self._ready().decrypt(self._salt + data[start:body], data[body:], data[:start])
+            plaintext = _aead(self._cipher, self._key).decrypt(self._salt + data[start:body], data[body:], data[:start])
         except InvalidTag:
             raise IntegrityFailed("integrity check failed") from None
         return _without_padding(plaintext)
-
-    @property
-    def _overhead(self) -> int:
-        return _IV.size + len(_NO_PADDING) + self._cipher.icv_length
-
-    @property
-    def _salt(self) -> bytes:
-        return self._key[self._cipher.key_length :]
-
-    def _ready(self) -> _Aead:
-        return _aead(self._cipher, self._key[: self._cipher.key_length])
 
 
 class CbcCipher:

@@ -215,6 +215,11 @@ def schemes_for(key: PrivateKey) -> tuple[SignatureScheme, ...]:
     refusal = unfit(key)
     if refusal is not None:
         raise ValueError(refusal)
+    return schemes_of(key)
+
+
+def schemes_of(key: PrivateKey | PublicKey) -> tuple[SignatureScheme, ...]:
+    """The schemes for such a key, in their order."""
     return tuple(scheme for scheme in SCHEMES if scheme.fits(key))
 
 
@@ -244,8 +249,8 @@ def sign(
     return Authentication(method=method, data=r.to_bytes(length) + s.to_bytes(length))
 
 
-def verify(key: PublicKey, auth: Authentication, octets: bytes) -> None:
-    """Raises ExchangeRefused (AUTHENTICATION_FAILED) unless `auth` signs `octets` by a scheme that fits the key."""
+def verify(key: PublicKey, schemes: tuple[SignatureScheme, ...], auth: Authentication, octets: bytes) -> None:
+    """Raises ExchangeRefused (AUTHENTICATION_FAILED) unless `auth` signs `octets` by one of the key's schemes."""
     older = _RFC_4754.get(auth.method)
     if older is not None:
         scheme, curve, length = older
@@ -260,7 +265,7 @@ def verify(key: PublicKey, auth: Authentication, octets: bytes) -> None:
         if found is None:
             raise _refusal("the signature algorithm is not supported")
         scheme, signature = found, auth.data[end:]
-        if not scheme.fits(key):
+        if scheme not in schemes:
             raise _refusal("the signature algorithm does not fit the certificate's key")
     else:
         raise _refusal(f"authentication method {auth.method} is not supported")

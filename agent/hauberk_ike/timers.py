@@ -39,9 +39,10 @@ def deadline(sa: "IkeSa") -> float | None:
     if sa.state is not State.ESTABLISHED:
         return due
     others = [due, sa.rekey_at, sa.closes_at, sa.requests.deferred_due]
-    others += [child.due for child in sa.children.values()]
-    others += [pending.expires_at for pending in sa.pending.values()]
-    return min((each for each in others if each is not None), default=None)
+    if sa.children or sa.pending:
+        others += [child.due for child in sa.children.values()]
+        others += [pending.expires_at for pending in sa.pending.values()]
+    return min([each for each in others if each is not None], default=None)
 
 
 def handle(sa: "IkeSa", now: float) -> None:

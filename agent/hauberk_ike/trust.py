@@ -33,7 +33,7 @@ from hauberk_ike.credentials import CertificateProfile, Trust, authority_id
 from hauberk_ike.errors import ExchangeRefused, RefusalReason
 from hauberk_ike.identity import Identity
 from hauberk_ike.numbers import CertEncoding, IdType, NotifyType
-from hauberk_ike.signature import PublicKey, certified_key
+from hauberk_ike.signature import PublicKey, SignatureScheme, certified_key, schemes_of
 from hauberk_ike.wire.payloads import CertificatePayload, CertificateRequest
 
 MAX_CERTIFICATES: Final = 8
@@ -59,6 +59,8 @@ class VerifiedCertificate:
 
     certificate: x509.Certificate
     public_key: PublicKey
+    schemes: tuple[SignatureScheme, ...]
+    """By which its key verifies."""
     names: frozenset[tuple[int, bytes]]
     not_before: datetime
     not_after: datetime
@@ -127,6 +129,7 @@ class TrustStore:
         return VerifiedCertificate(
             certificate=leaf,
             public_key=key,
+            schemes=schemes_of(key),
             names=names,
             not_before=max(each.not_valid_before_utc for each in chain),
             not_after=min(each.not_valid_after_utc for each in chain),

@@ -227,7 +227,7 @@ def _refuse_another_authentication(contents: Contents) -> None:
 def requested_authorities(contents: Contents) -> bytes:
     """The authorities that a peer's CERTREQs name, run together (RFC 7296 section 3.7)."""
     return b"".join(
-        each.authorities for each in contents.all(CertificateRequest) if each.encoding == CertEncoding.X509_SIGNATURE
+        [each.authorities for each in contents.all(CertificateRequest) if each.encoding == CertEncoding.X509_SIGNATURE]
     )
 
 
@@ -289,7 +289,7 @@ def _verify(
     if store is None:
         raise _refusal(RefusalReason.CERTIFICATE_INVALID, "no certificate is believed here: there is no root")
     leaf = store.verify(identity, contents.all(CertificatePayload), at=context.wall_clock())
-    verify_signature(leaf.public_key, auth, octets)
+    verify_signature(leaf.public_key, leaf.schemes, auth, octets)
     if isinstance(demanded, PreSharedKey):
         raise _refusal(RefusalReason.AUTHENTICATION_FAILED, f"{identity} has to use its pre-shared key")
     return leaf

@@ -34,8 +34,10 @@ MAX_COOKIE: Final = 64
 MAX_RETRIES: Final = 5
 """Requests sent anew for COOKIE or INVALID_KE_PAYLOAD, together: both are unauthenticated, so they must not loop."""
 
-
+_CHILDLESS: Final = Notify(type=NotifyType.CHILDLESS_IKEV2_SUPPORTED)
+_FRAGMENTATION: Final = Notify(type=NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)
 _FULL_TRANSCRIPT: Final = Notify(type=NotifyType.IKE_SA_INIT_FULL_TRANSCRIPT_AUTH)
+_HASHES: Final = Notify(type=NotifyType.SIGNATURE_HASH_ALGORITHMS, data=HASH_ALGORITHMS)
 _INTERMEDIATE: Final = Notify(type=NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED)
 _USE_PPK: Final = Notify(type=NotifyType.USE_PPK)
 
@@ -69,7 +71,7 @@ class IkeSaInit:
             Nonce(data=sa.nonce_i),
             *_nat_notifies(sa, NO_SPI),
             *_fragmentation(sa),
-            Notify(type=NotifyType.SIGNATURE_HASH_ALGORITHMS, data=HASH_ALGORITHMS),
+            _HASHES,
             _FULL_TRANSCRIPT,
             vendor.HAUBERK,
         )
@@ -189,8 +191,7 @@ def _nat_notifies(sa: "IkeSa", spi_r: bytes) -> tuple[Notify, Notify]:
 
 def _fragmentation(sa: "IkeSa") -> tuple[Notify, ...]:
     """That we take messages in fragments (RFC 7383 section 2.3)."""
-    wanted = sa.context.settings.fragment_bytes > 0
-    return (Notify(type=NotifyType.IKEV2_FRAGMENTATION_SUPPORTED),) if wanted else ()
+    return (_FRAGMENTATION,) if sa.context.settings.fragment_bytes > 0 else ()
 
 
 def _detect_nat(message: Inbound) -> Detection:
@@ -239,8 +240,8 @@ def answer(sa: "IkeSa", offer: InitOffer, message: Inbound) -> None:
             Nonce(data=nonce_r),
             *_nat_notifies(sa, sa.spi_r),
             *_fragmentation(sa),
-            Notify(type=NotifyType.SIGNATURE_HASH_ALGORITHMS, data=HASH_ALGORITHMS),
-            Notify(type=NotifyType.CHILDLESS_IKEV2_SUPPORTED),
+            _HASHES,
+            _CHILDLESS,
             _FULL_TRANSCRIPT,
             *([_INTERMEDIATE] if offer.proposal.additional_methods else []),
             *([_USE_PPK] if sa.use_ppk else []),

@@ -139,17 +139,21 @@ def build_message(
 class Contents:
     """A message's payloads by what they are."""
 
-    __slots__ = ("_by_kind", "payloads")
+    __slots__ = ("_by_kind", "_notifies", "payloads")
 
     def __init__(self, payloads: Iterable[Payload]) -> None:
         self.payloads = tuple(payloads)
         self._by_kind: dict[type[Payload], list[Any]] = {}
+        self._notifies: dict[int, Notify] = {}
+        """The first of each type: exchanges ask for several that are mostly not there."""
         for payload in self.payloads:
             kind = type(payload)
             if kind in self._by_kind:
                 self._by_kind[kind].append(payload)
             else:
                 self._by_kind[kind] = [payload]
+            if isinstance(payload, Notify):
+                self._notifies.setdefault(payload.type, payload)
 
     def all(self, kind: type[_Known]) -> Sequence[_Known]:
         """Every payload of a kind, in order."""
@@ -166,21 +170,18 @@ class Contents:
 
     def one(self, kind: type[_Known]) -> _Known:
         """The one payload of a kind. Raises MalformedMessage if it is missing or not alone."""
-        found = self.maybe(kind)
-        if found is None:
-            raise MalformedMessage(f"no payload of type {kind.TYPE.name}")
-        return found
+        found = self._by_kind.get(kind)
+        if found is not None and len(found) == 1:
+            return found[0]
+        raise MalformedMessage(f"{'several payloads' if found else 'no payload'} of type {kind.TYPE.name}")
 
     def notify(self, notify_type: int) -> Notify | None:
         """The first notify of a type."""
-        for notify in self.all(Notify):
-            if notify.type == notify_type:
-                return notify
-        return None
+        return self._notifies.get(notify_type)
 
     def error(self) -> Notify | None:
         """The first notify that reports an error (below 16384)."""
-        for notify in self.all(Notify):
-            if notify.type < FIRST_STATUS_NOTIFY:
+        for notify_type, notify in self._notifies.items():
+            if notify_type < FIRST_STATUS_NOTIFY:
                 return notify
         return None

@@ -1,6 +1,7 @@
 """The smaller payloads (RFC 7296 sections 3.4 to 3.12), one after the other in the RFC's order."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from struct import Struct
 from typing import ClassVar, Final, Self
 
@@ -179,6 +180,12 @@ class Notify:
     @classmethod
     def parse(cls, body: bytes) -> "Notify":
         """Raises MalformedMessage."""
+        if len(body) == cls.FIXED.size:
+            return _parse_bare_notify(body)
+        return cls._parse(body)
+
+    @classmethod
+    def _parse(cls, body: bytes) -> "Notify":
         if len(body) < cls.FIXED.size:
             raise MalformedMessage("a notify payload is cut off")
         protocol, spi_size, notify_type = cls.FIXED.unpack_from(body)
@@ -190,6 +197,11 @@ class Notify:
     def build(self) -> bytes:
         """The payload's body."""
         return self.FIXED.pack(self.protocol, len(self.spi), self.type) + self.spi + self.data
+
+
+@lru_cache(64)  # half of all notifies say nothing but their type: that their sender supports something
+def _parse_bare_notify(body: bytes) -> Notify:
+    return Notify._parse(body)  # pyright: ignore[reportPrivateUsage]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
+from hauberk_ike import signature
 from hauberk_ike.errors import ExchangeRefused
 from hauberk_ike.numbers import AuthMethod, HashAlgorithm, NotifyType
 from hauberk_ike.signature import (
@@ -23,8 +24,8 @@ from hauberk_ike.signature import (
     certified_key,
     parse_hash_algorithms,
     schemes_for,
+    schemes_of,
     sign,
-    verify,
 )
 from hauberk_ike.wire.payloads import Authentication
 from tests.unit.ike.authority import Authority, rsa_key
@@ -46,6 +47,10 @@ def made(key: PrivateKey, peer_hashes: frozenset[int] = ALL) -> Authentication:
 
 def method_14(identifier: bytes, signature: bytes) -> Authentication:
     return Authentication(method=AuthMethod.DIGITAL_SIGNATURE, data=bytes((len(identifier),)) + identifier + signature)
+
+
+def verify(key: PublicKey, auth: Authentication, octets: bytes) -> None:
+    signature.verify(key, schemes_of(key), auth, octets)
 
 
 def refusal(key: PublicKey, auth: Authentication, octets: bytes = OCTETS) -> str:
