@@ -23,7 +23,7 @@ from hauberk_xfrm.ike_socket import open_ike_socket
 _log = logging.getLogger("hauberk.transport")
 _MAX_DATAGRAM: Final = 65535
 _DATAGRAMS_A_TURN: Final = 8
-"""After so many their answers go out, for the peers to work on meanwhile, and the loop gets to its other tasks."""
+"""After so many the loop gets to its other tasks."""
 
 
 class Speaker(Protocol):
@@ -85,8 +85,7 @@ class Transport:
     def pump(self) -> None:
         """Sends what is to be sent and sets the timer anew. To be called whenever the sessions were told something."""
         try:
-            for datagram in self._sessions.datagrams_to_send(self._loop.time()):
-                self._send(datagram)
+            self._send_all(self._loop.time())
         finally:
             self._set_timer()
 
@@ -114,16 +113,23 @@ class Transport:
                     continue
                 remote = _socket_address(*source[:2])
                 if remote is not None:
-                    self._sessions.receive_datagram(data, local=local, remote=remote, now=self._loop.time())
+                    now = self._loop.time()
+                    self._sessions.receive_datagram(data, local=local, remote=remote, now=now)
+                    # Answers go out one by one, not when all that came is read: so that peers work while we do.
+                    self._send_all(now)
         finally:
             self.pump()
+
+    def _send_all(self, now: float) -> None:
+        for datagram in self._sessions.datagrams_to_send(now):
+            self._send(datagram)
 
     def _send(self, datagram: Datagram) -> None:
         sock = self._sockets.get(datagram.local)
         if sock is None:
             return
         try:
-            sock.sendto(datagram.data, (str(datagram.remote.host), datagram.remote.port))
+            sock.sendto(datagram.data, _as_tuple(datagram.remote))
         except OSError as error:
             # As good as lost on the way: it will be retransmitted.
             _log.debug("sending to %s: %s", datagram.remote, error)
@@ -152,6 +158,11 @@ def _socket_address(host: str, port: int) -> SocketAddress | None:
     except ValueError:
         # A link-local address with its interface: no node's address.
         return None
+
+
+@lru_cache(4096)
+def _as_tuple(address: SocketAddress) -> tuple[str, int]:
+    return str(address.host), address.port
 
 
 def _explain(error: OSError, local: SocketAddress, *, encapsulates: bool) -> str:

@@ -162,6 +162,44 @@ def test_on_ikes_own_port_everything_is_heard(host: str) -> None:
     asyncio.run(story())
 
 
+class Echo(Listener):
+    """A speaker that answers at once, and counts how many it had heard whenever it was asked for what to send."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
+    def receive_datagram(self, data: bytes, *, local: SocketAddress, remote: SocketAddress, now: float) -> None:
+        super().receive_datagram(data, local=local, remote=remote, now=now)
+        self.outbox.append(Datagram(data=data, local=local, remote=remote))
+
+    def datagrams_to_send(self, now: float) -> list[Datagram]:
+        outbox = super().datagrams_to_send(now)
+        if outbox:
+            self.asked.append(len(self.heard))
+        return outbox
+
+
+def test_answers_go_out_one_by_one_so_that_peers_can_work_meanwhile() -> None:
+    async def story() -> None:
+        port = free_port()
+        echo = Echo()
+        transport = Transport(echo, port=port, bypass=False)
+        transport.listen([ip_address("127.0.0.1")])
+        with peer("127.0.0.1") as sock:
+            for data in (b"one", b"two", b"three"):
+                sock.sendto(data, ("127.0.0.1", port))
+            async with asyncio.timeout(10):
+                while len(echo.heard) < 3:
+                    echo.woken.clear()
+                    await echo.woken.wait()
+            assert echo.asked == [1, 2, 3]
+            assert [sock.recv(100) for _ in range(3)] == [b"one", b"two", b"three"]
+        transport.close()
+
+    asyncio.run(story())
+
+
 def test_without_the_encapsulation_port_ike_goes_on_and_it_is_said() -> None:
     async def story() -> None:
         listener = Listener()
