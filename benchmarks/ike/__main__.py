@@ -15,6 +15,7 @@ from benchmarks.ike import comparison, figures, plot, wire
 from benchmarks.ike.comparison import Bed, Kind, Pairing
 from benchmarks.ike.errors import BenchmarkError
 from benchmarks.ike.figures import Comparison
+from benchmarks.ike.hauberk import interpreter
 from tests.interop import roots
 from tests.lab.errors import LabError
 
@@ -26,7 +27,8 @@ threads, user and system.
 
 `charon` is strongSwan 6.1 as Debian packages it, but for its log, which is off, and its limits for one address, as all
 the load comes from one. `charon, tuned` has no plugins but those it needs, and a hash table of 8,192 rows for its IKE
-SAs. What charon takes to be told to initiate (VICI) is measured for itself and taken off.
+SAs. Our node runs in the distribution's Python, if that has our version, as charon is the distribution's too.
+What charon takes to be told to initiate (VICI) is measured for itself and taken off.
 
 examples:
   sudo make bench-ike                        everything, in about six minutes
@@ -76,6 +78,7 @@ def _run(charon_root: Path | None, path: Path, handshakes: int, repetitions: int
     others = os.getloadavg()[0]
     if others > _BUSY:
         _say(f"this machine is busy (load {others:.1f}): handshakes a second mean little, and all costs more CPU")
+    _say(interpreter()[1])
     with wire.cable() as (initiator, responder), tempfile.TemporaryDirectory(prefix="bench-ike-") as directory:
         if charon_root is None:
             roots.ensure(_say, (roots.FORKY,))
@@ -97,6 +100,7 @@ def _run(charon_root: Path | None, path: Path, handshakes: int, repetitions: int
     measured |= comparisons[0].ratios(Kind.CHARON_TUNED)
     measured |= {f"rss_mb_{count}": megabytes for count, megabytes in memory[Kind.OURS].items() if count}
     print(figures.memory_table(memory))
+    print(interpreter()[1])
     print(f"ours over charon's (load of this machine before: {others:.1f})")
     print("\n".join(figures.goals(measured)))
     path.parent.mkdir(parents=True, exist_ok=True)
