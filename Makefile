@@ -12,7 +12,7 @@ SECONDS ?= 600
 # Tests at a time in `make test`; 0 runs them one after the other in pytest itself.
 PROCESSES ?= 2
 
-.PHONY: help setup demo test check format bench bench-ike interop fuzz image lab requirements clean
+.PHONY: help setup demo test check format bench bench-ike bench-xfrm interop fuzz image lab requirements clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -63,6 +63,9 @@ fuzz: $(STAMP) ## Look for bytes that do harm to IKEv2, for SECONDS (600); what 
 
 bench-ike: $(STAMP) ## Measure: our IKEv2 against strongSwan's charon, CPU, handshakes a second, memory (root)
 	@$(BIN)/python -m benchmarks.ike $(ARGUMENTS)
+
+bench-xfrm: $(STAMP) ## Measure: states and policies a second in a real kernel, ours against `ip -batch`
+	@$(BIN)/python -m benchmarks.xfrm $(ARGUMENTS)
 
 interop: $(STAMP) ## IKEv2 against strongSwan, libreswan and OpenIKED in real kernels; writes the table in the docs
 	@$(BIN)/python -m tests.interop

@@ -1,0 +1,1 @@
+"""States and policies programmed in a real kernel: ours against `ip -batch` (`make bench-xfrm`)."""
