@@ -27,6 +27,7 @@ import traceback
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any, Final
@@ -38,7 +39,8 @@ from hauberk_api.kinds import API_VERSION, MESH_KIND, NODE_KIND
 from hauberk_api.names import NodeName, NodeUid
 from hauberk_api.node import Membership, NodeSpec
 from hauberk_api.plan import Phase, Plan, PlannedTunnel
-from hauberk_api.tunnel import Esp
+from hauberk_api.tunnel import Encapsulation, Esp
+from hauberk_xfrm import AddState, Aead, Lifetime, ReqId, Spi, State, Xfrm
 from tests.unit.ike.authority import Authority
 
 MARKER: Final = b"HAUBERK-CLEAR-MARKER"
@@ -47,6 +49,8 @@ NUMBERS: Final = (1, 2, 3)
 CLONE_NEWNET: Final = 0x40000000
 ETH_P_ALL: Final = 3
 ESP: Final = 50
+OVERRUN: Final = "the kernel had more to say than could be heard"
+"""What an agent says whose event socket was too small."""
 PORT: Final = 7777
 PATIENCE_SECONDS: Final = 120.0
 """Generous: the machine may be busy. What a story promises within a time is asserted apart."""
@@ -428,6 +432,81 @@ def sas_that_have_carried_enough_are_rekeyed_without_losing_a_packet(world: Worl
     eventually(lambda: settled(NUMBERS), "SAs without the limit")
 
 
+def an_agent_that_could_not_hear_everything_compares_everything(world: World) -> None:
+    agent = world.mesh.agents[1]
+    said = Path("/run/results/n1.log").read_text().count(OVERRUN)
+    before = spis(1)
+    with inside("n1"), Xfrm() as xfrm:
+        agent.send_signal(signal.SIGSTOP)
+        # Strangers' states end by the thousand, while one of ours is removed: more to say than a socket holds.
+        foreign = [
+            State(
+                source=ip_address("203.0.113.1"),
+                destination=ip_address("203.0.113.2"),
+                spi=Spi(0x10000 + number),
+                reqid=ReqId(1),
+                aead=Aead(name="rfc4106(gcm(aes))", key=b"k" * 20, icv_bits=128),
+                lifetime=Lifetime(hard_seconds=1),
+            )
+            for number in range(4000)
+        ]
+        assert not any(xfrm.apply([AddState(state=state) for state in foreign]))
+        removed = next(state for state in xfrm.dump_states() if str(state.destination) == "10.250.0.2")
+        xfrm.delete_state(destination=removed.destination, spi=removed.spi, missing_ok=False)
+        eventually(lambda: xfrm.state_table().states < len(before), "the strangers' states are gone")
+        agent.send_signal(signal.SIGCONT)
+    seconds = eventually(lambda: len(spis(1)) == 4 and settled(NUMBERS), "an SA in the place of the one removed")
+    assert seconds < 20, "it was found by chance, half a minute later"
+    assert Path("/run/results/n1.log").read_text().count(OVERRUN) == said + 1
+    assert world.pods.silent() == []
+
+
+def a_peer_that_gets_another_port_of_its_nat_is_followed_by_its_esp(world: World) -> None:
+    tunnel = world.mesh.tunnels[0]
+    world.mesh.tunnels = [
+        tunnel.model_copy(update={"generation": tunnel.generation + 1, "encapsulation": Encapsulation.ALWAYS})
+    ]
+    world.mesh.publish()
+    eventually(lambda: all(udp_ports(n) == {(4500, 4500)} for n in NUMBERS) and settled(NUMBERS), "ESP in UDP")
+    # Whoever initiated pretends to be behind a NAT, and now is: of the pair n1 and n2, the one that is `behind`.
+    behind, peer = (1, 2) if initiated(1, other=2) else (2, 1)
+    before = spis(peer)
+    # It says nothing, so that its peer hears of its port by ESP alone.
+    world.mesh.agents[behind].send_signal(signal.SIGSTOP)
+    rule = f"ip daddr 10.250.0.{peer} udp sport 4500 snat to 10.250.0.{behind}:40001"
+    nat = f"table ip nat {{ chain out {{ type nat hook postrouting priority 100; {rule}; }}; }}"
+    subprocess.run(["ip", "netns", "exec", f"n{behind}", "nft", nat], check=True)
+    world.wire.taken()
+    pods = world.pods.sockets
+    assert world.pods.passes(pods[behind, 4], pods[peer, 4])
+    seconds = eventually(lambda: {(40001, 4500), (4500, 40001)} <= udp_ports(peer), "the peer's states have the port")
+    assert seconds < 5
+    assert spis(peer) == before
+    for version in (4, 6):
+        assert world.pods.passes(pods[peer, version], pods[behind, version])
+    frames = world.wire.taken()
+    assert in_clear(frames) == 0
+    assert any(frame[34:38] == (40001).to_bytes(2) + (4500).to_bytes(2) for frame in frames), "the NAT did nothing"
+    world.mesh.agents[behind].send_signal(signal.SIGCONT)
+    subprocess.run(["ip", "netns", "exec", f"n{behind}", "nft", "delete table ip nat"], check=True)
+    world.mesh.tunnels = [tunnel.model_copy(update={"generation": tunnel.generation + 2})]
+    world.mesh.publish()
+    eventually(lambda: not any(udp_ports(n) for n in NUMBERS) and settled(NUMBERS), "ESP without UDP")
+    assert world.pods.silent() == []
+
+
+def initiated(number: int, *, other: int) -> bool:
+    """Whether a node began the IKE SA that it has with another, as it said last."""
+    found = re.findall(rf"n{other}: encrypted, .* by (us|the peer)", Path(f"/run/results/n{number}.log").read_text())
+    return found[-1] == "us"
+
+
+def udp_ports(number: int) -> set[tuple[int, int]]:
+    """Between which ports a node's states are, where they are in UDP."""
+    found = re.findall(r"espinudp sport (\d+) dport (\d+)", ip("-n", f"n{number}", "xfrm", "state"))
+    return {(int(source), int(destination)) for source, destination in found}
+
+
 def a_removed_tunnel_leaves_no_state_and_no_policy(world: World) -> None:
     world.mesh.tunnels = []
     world.mesh.publish()
@@ -450,6 +529,8 @@ STORIES: Final[tuple[Callable[[World], None], ...]] = (
     cleanup_removes_ours_and_nothing_else,
     a_node_that_lost_its_kernel_state_is_back,
     sas_that_have_carried_enough_are_rekeyed_without_losing_a_packet,
+    an_agent_that_could_not_hear_everything_compares_everything,
+    a_peer_that_gets_another_port_of_its_nat_is_followed_by_its_esp,
     a_removed_tunnel_leaves_no_state_and_no_policy,
 )
 
