@@ -159,6 +159,36 @@ def test_a_pair_that_may_meet_no_nat_follows_nobody() -> None:
     assert ports(network[2]) == behind(4500)
 
 
+def test_an_ike_sa_that_is_being_deleted_follows_nobody() -> None:
+    network = encapsulated()
+    network.run(60)
+    n1 = network[1]
+    (inbound,) = [state for state in n1.kernel.complete_states() if state.destination == n1.outer]
+    (pair,) = n1.alive.pairs
+    (old,) = pair.links.values()
+    network.rekey_seconds = 1800
+    n1.want(network.members)  # another IKE SA takes the old one's place, whose DELETE is under way for a moment
+    for _ in range(100):
+        if old.deleting:
+            break
+        network.run(0.001)
+    assert old.deleting
+    assert old.child is not None
+    n1.alive.follow(change(inbound, 40007), network.now)
+    assert ports(n1) == behind(4500)
+    network.run(60)
+    assert network.disagreements() == []
+
+
+def test_an_unfollowed_port_is_told_again_every_other_second() -> None:
+    network = encapsulated()
+    network.run(60)
+    for party in network.parties:
+        taken = {state.mapping_seconds for state in party.kernel.complete_states() if state.destination == party.outer}
+        sent = {state.mapping_seconds for state in party.kernel.complete_states() if state.source == party.outer}
+        assert (taken, sent) == ({2}, {0})
+
+
 def test_a_state_that_is_nobodys_moves_nobody() -> None:
     network = encapsulated()
     network.run(60)
