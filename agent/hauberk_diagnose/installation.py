@@ -24,6 +24,8 @@ from hauberk_xfrm import (
     Aead,
     Authenc,
     Direction,
+    Events,
+    Expiry,
     NotFound,
     Policy,
     ReqId,
@@ -91,12 +93,9 @@ class Installation(Protocol):
         """An IKE SA was rekeyed: its children belong to another one."""
         ...
 
-    def worn(self, destination: IpAddress, spi: int) -> tuple[IkeSaId, int] | None:
-        """Whose a state is that has carried enough: IKE SA and inbound SPI. None: no CHILD SA sends with it."""
-        ...
-
-    def all_worn(self) -> list[tuple[IkeSaId, int]]:
-        """All CHILD SAs that have carried enough, as the kernel's counters show."""
+    def worn(self, heard: Events) -> list[tuple[IkeSaId, int]]:
+        """Which CHILD SAs have sent enough, by IKE SA and inbound SPI: as the kernel says, or where it could not say
+        all, as its counters show."""
         ...
 
     def counters(self, spi_in: int) -> dict[str, int]:
@@ -143,10 +142,7 @@ class NoInstallation:
     def hand_over(self, old: IkeSaId, new: IkeSaId) -> None:
         """Nothing to do."""
 
-    def worn(self, destination: IpAddress, spi: int) -> tuple[IkeSaId, int] | None:
-        return None
-
-    def all_worn(self) -> list[tuple[IkeSaId, int]]:
+    def worn(self, heard: Events) -> list[tuple[IkeSaId, int]]:
         return []
 
     def counters(self, spi_in: int) -> dict[str, int]:
@@ -300,15 +296,17 @@ class KernelInstallation:
         for spi_in in [spi_in for spi_in, child in self._children.items() if child.ike_sa == ike_sa]:
             self._remove(spi_in)
 
-    def worn(self, destination: IpAddress, spi: int) -> tuple[IkeSaId, int] | None:
-        for spi_in, child in self._children.items():
-            if (child.remote, child.spi_out) == (destination, spi):
-                return child.ike_sa, spi_in
-        return None
+    def worn(self, heard: Events) -> list[tuple[IkeSaId, int]]:
+        told = {(each.destination, each.spi) for each in heard.told if isinstance(each, Expiry) and not each.hard}
+        return [
+            (child.ike_sa, spi_in)
+            for spi_in, child in self._children.items()
+            if (child.remote, child.spi_out) in told or (heard.missed and self._is_worn(child))
+        ]
 
-    def all_worn(self) -> list[tuple[IkeSaId, int]]:
-        states = [(self._kernel.get_state(child.remote, child.spi_out), child) for child in self._children.values()]
-        return [(child.ike_sa, int(child.spi_in)) for state, child in states if state is not None and state.is_worn]
+    def _is_worn(self, child: _Installed) -> bool:
+        state = self._kernel.get_state(child.remote, child.spi_out)
+        return state is not None and state.is_worn
 
     def counters(self, spi_in: int) -> dict[str, int]:
         child = self._children.get(spi_in)

@@ -15,6 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -47,7 +48,7 @@ from hauberk_ike import (
     SocketAddress,
     UnknownIkeSa,
 )
-from hauberk_xfrm import EventSocket, Expiry, PolicyExists, XfrmError
+from hauberk_xfrm import EventSocket, PolicyExists, XfrmError
 
 FAREWELL_SECONDS: Final = 5.0
 """How long an orderly end may take."""
@@ -281,20 +282,13 @@ class Runner:
                     self._endpoint.rekey_child(ike_sa, child.spi_in, now=now)
 
     def _hear(self, expiries: EventSocket, now: float) -> None:
-        """Rekeys what has carried enough, as the kernel says; what it could not say its counters show."""
+        """Rekeys what has carried enough."""
         heard = expiries.receive()
-        worn = [
-            self._installation.worn(each.destination, each.spi)
-            for each in heard.told
-            if isinstance(each, Expiry) and not each.hard
-        ]
-        if heard.missed:
-            self._guard(lambda: worn.extend(self._installation.all_worn()))
-        for ike_sa, spi_in in (each for each in worn if each is not None):
-            try:
+        worn: list[tuple[IkeSaId, int]] = []
+        self._guard(lambda: worn.extend(self._installation.worn(heard)))
+        for ike_sa, spi_in in worn:
+            with suppress(UnknownIkeSa):  # it is ending
                 self._endpoint.rekey_child(ike_sa, spi_in, now=now)
-            except UnknownIkeSa:
-                continue
 
     def _forget_former(self, event: IkeSaUp) -> None:
         """INITIAL_CONTACT (RFC 7296 section 2.4): the peer knows of no other IKE SA with us."""

@@ -21,11 +21,26 @@ from hauberk_ike import (
     Identity,
     IkeProposal,
     IkeSaId,
+    IpAddress,
     Mode,
     PeerConfig,
     UdpEncapsulation,
 )
-from hauberk_xfrm import Action, Aead, Direction, Lifetime, Policy, PolicyExists, ReqId, Selector, Spi, State, UdpPorts
+from hauberk_xfrm import (
+    Action,
+    Aead,
+    Direction,
+    Events,
+    Expiry,
+    Lifetime,
+    Policy,
+    PolicyExists,
+    ReqId,
+    Selector,
+    Spi,
+    State,
+    UdpPorts,
+)
 from hauberk_xfrm import Mode as KernelMode
 from hauberk_xfrm.wear import Wear
 from tests.unit.agent.fake_kernel import FakeKernel
@@ -252,18 +267,33 @@ def test_what_a_child_may_carry_is_its_outbound_states_soft_limit() -> None:
     assert 85 <= out.soft_packets <= 95
 
 
+def expired(destination: IpAddress, spi: int, *, hard: bool = False) -> Events:
+    """The kernel's word for it."""
+    expiry = Expiry(destination=destination, spi=Spi(spi), reqid=ReqId(REQIDS.start), hard=hard)
+    return Events(told=(expiry,))
+
+
 def test_whose_a_worn_state_is() -> None:
     kernel = FakeKernel()
     ours = installation(kernel, wear={("peer", "tunnel-1"): Wear(packets=2)})
     spi = ours.allocate(PEER.children[0], PEER)
     ours.up(agreed(spi, spi_out=0x1000, handle=7))
-    assert ours.worn(PEER.remote.host, 0x1000) == (IkeSaId(7), spi)
-    assert ours.worn(PEER.remote.host, 0x2000) is None
-    assert ours.worn(PEER.local.host, spi) is None, "its sender rekeys it"
-    assert ours.all_worn() == []
-    for _ in range(2):
-        kernel.take(PEER.remote.host, Spi(0x1000))
-    assert ours.all_worn() == [(IkeSaId(7), spi)]
+    assert ours.worn(expired(PEER.remote.host, 0x1000)) == [(IkeSaId(7), spi)]
+    assert ours.worn(expired(PEER.remote.host, 0x1000, hard=True)) == []
+    assert ours.worn(expired(PEER.remote.host, 0x2000)) == [], "somebody else's"
+    assert ours.worn(expired(PEER.local.host, spi)) == [], "its sender rekeys it"
+
+
+def test_what_the_kernel_could_not_say_its_counters_show() -> None:
+    kernel = FakeKernel()
+    ours = installation(kernel, wear={("peer", "tunnel-1"): Wear(packets=4)})
+    spis = [ours.allocate(PEER.children[0], PEER) for _ in range(2)]
+    for number, spi in enumerate(spis):
+        ours.up(agreed(spi, spi_out=0x1000 + number))
+    for _ in range(4):
+        kernel.take(PEER.remote.host, Spi(0x1001))
+    assert ours.worn(Events(missed=True)) == [(IkeSaId(1), spis[1])]
+    assert ours.worn(Events()) == []
 
 
 # What a killed run leaves
