@@ -42,6 +42,7 @@ from hauberk_xfrm.state import (
     ESP,
     Aead,
     Authenc,
+    ExtraFlag,
     Lifetime,
     Mode,
     Offload,
@@ -128,6 +129,7 @@ def _decode_state(body: bytes) -> StateDump | None:
     if_id = 0
     offload: Offload | None = None
     mapping_seconds = 0
+    extra_flags = 0
     for kind, value in parse_attributes(body, USERSA_INFO.size):
         match kind:
             case Attribute.ALG_AEAD:
@@ -174,6 +176,8 @@ def _decode_state(body: bytes) -> StateDump | None:
             case Attribute.OFFLOAD_DEV:
                 interface, offload_flags = OFFLOAD.unpack_from(value)
                 offload = Offload(interface=interface, packet=bool(offload_flags & OFFLOAD_PACKET))
+            case Attribute.SA_EXTRA_FLAGS:
+                (extra_flags,) = UINT32.unpack_from(value)
             case Attribute.MTIMER_THRESH:
                 (mapping_seconds,) = UINT32.unpack_from(value)
             case _:
@@ -192,6 +196,7 @@ def _decode_state(body: bytes) -> StateDump | None:
         flags=StateFlag(flags & ~(STATE_FLAG_ESN | STATE_FLAG_AF_UNSPEC)),
         encapsulation=encapsulation,
         lifetime=_lifetime(*limits[:6]),
+        extra_flags=ExtraFlag(extra_flags),
         mark=mark,
         output_mark=Mark(value=output_value, mask=output_mask) if output_value or output_mask else NO_MARK,
         if_id=if_id,

@@ -95,6 +95,8 @@ def encode_state(state: State) -> bytes:
         body += _encapsulation(state.encapsulation)
     if state.direction is not None:
         body += build_attribute(Attribute.SA_DIR, bytes((state.direction,)))
+    if state.extra_flags:
+        body += build_attribute(Attribute.SA_EXTRA_FLAGS, UINT32.pack(state.extra_flags))
     if state.mark != NO_MARK:
         body += _mark(state.mark)
     if state.if_id:

@@ -80,6 +80,7 @@ class Attribute(IntEnum):
     ALG_AUTH_TRUNC = 20
     MARK = 21
     REPLAY_ESN_VAL = 23
+    SA_EXTRA_FLAGS = 24
     PROTO = 25
     OFFLOAD_DEV = 28
     SET_MARK = 29

@@ -53,6 +53,15 @@ class StateFlag(IntFlag):
     ALIGN4 = 64
 
 
+class ExtraFlag(IntFlag):
+    """XFRM_SA_XFLAG_*, in an attribute of their own: an outer header without the inner one's DSCP, and sequence numbers
+    that may start again (without ESN, where nobody checks for replays)."""
+
+    NONE = 0
+    DONT_ENCAP_DSCP = 1
+    OSEQ_MAY_WRAP = 2
+
+
 class EspKeys(Protocol):
     """One direction's keys as IKE hands them over. `integrity` is empty with combined-mode algorithms."""
 
@@ -180,6 +189,7 @@ class State:
     esn: bool = True
     direction: StateDirection | None = None
     flags: StateFlag = StateFlag.NONE
+    extra_flags: ExtraFlag = ExtraFlag.NONE
     encapsulation: UdpPorts | None = None
     lifetime: Lifetime = Lifetime()
     mark: Mark = NO_MARK

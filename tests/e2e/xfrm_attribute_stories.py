@@ -17,6 +17,7 @@ from hauberk_xfrm import (
     Action,
     Direction,
     EventSocket,
+    ExtraFlag,
     MappingChange,
     Mark,
     NotFound,
@@ -56,13 +57,18 @@ EVERYTHING = ip_network("0.0.0.0/0")
 ETHERNET_BYTES, IPV4_BYTES = 14, 20
 
 
-def iproute2_sees_marks_and_interface_ids() -> None:
+def iproute2_sees_marks_interface_ids_and_flags() -> None:
     with two_hosts() as (left, _):
         left.xfrm.add_state(
-            state_of(mark=Mark(value=0x10, mask=0xF0), output_mark=Mark(value=0x20, mask=0xFF), if_id=42)
+            state_of(
+                mark=Mark(value=0x10, mask=0xF0),
+                output_mark=Mark(value=0x20, mask=0xFF),
+                if_id=42,
+                extra_flags=ExtraFlag.DONT_ENCAP_DSCP,
+            )
         )
-        shown = ip_shows(left, "xfrm", "state")
-        for words in ("mark 0x10/0xf0", "output-mark 0x20/0xff", "if_id 0x2a"):
+        shown = ip_shows(left, "-s", "xfrm", "state")
+        for words in ("mark 0x10/0xf0", "output-mark 0x20/0xff", "if_id 0x2a", "extra_flag dont-encap-dscp"):
             check(words in shown, (words, shown))
 
 
@@ -260,7 +266,7 @@ def a_mapping_that_nobody_follows_is_told_again_after_a_while_only() -> None:
 
 
 STORIES: tuple[Callable[[], None], ...] = (
-    iproute2_sees_marks_and_interface_ids,
+    iproute2_sees_marks_interface_ids_and_flags,
     we_see_the_marks_and_interface_ids_that_iproute2_wrote,
     a_state_with_a_mark_is_found_by_it_alone,
     outer_packets_are_routed_by_the_output_mark,

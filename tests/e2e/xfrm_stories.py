@@ -17,6 +17,7 @@ from hauberk_ike.keys import derive_child_keys, expand_ike_keys
 from hauberk_xfrm import (
     Aead,
     Authenc,
+    ExtraFlag,
     Lifetime,
     Mark,
     Mode,
@@ -269,6 +270,8 @@ VARIANTS = [
     state_of(**OVER_IPV6, encapsulation=UdpPorts(source=1, destination=65535), mode=Mode.TRANSPORT),
     state_of(encapsulation=IN_UDP, direction=StateDirection.IN, mapping_seconds=2),
     state_of(mark=Mark(value=0x10, mask=0xF0), if_id=42),
+    state_of(extra_flags=ExtraFlag.DONT_ENCAP_DSCP, direction=StateDirection.OUT, replay_window=0),
+    state_of(extra_flags=ExtraFlag.OSEQ_MAY_WRAP | ExtraFlag.DONT_ENCAP_DSCP, esn=False, replay_window=0),
     state_of(output_mark=Mark(value=0x20, mask=0xF0), direction=StateDirection.OUT, replay_window=0),
     state_of(output_mark=Mark(value=7, mask=0xFFFFFFFF), if_id=0xFFFFFFFF, direction=StateDirection.IN),
 ]

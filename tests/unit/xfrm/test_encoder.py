@@ -112,6 +112,8 @@ def test_a_state_is_what_pyroute2_makes_of_it(state: State) -> None:
         attributes.append(("XFRMA_ENCAP", encapsulation_fields(state.encapsulation)))
     if state.direction is not None:
         attributes.append(("XFRMA_SA_DIR", int(state.direction)))
+    if state.extra_flags:
+        attributes.append(("XFRMA_SA_EXTRA_FLAGS", int(state.extra_flags)))
     attributes += slot_attributes(state.mark, state.if_id, PolicyType.MAIN)
     if state.output_mark != Mark():
         attributes.append(("XFRMA_SET_MARK", state.output_mark.value))
