@@ -321,7 +321,7 @@ class IkeSa:
     @property
     def is_being_rekeyed(self) -> bool:
         """Whether the peer is in the middle of rekeying it, with additional key exchanges."""
-        return any(pending.agreed.asked is Asked.REKEY_IKE for pending in self.pending.values())
+        return bool(self.pending) and any(pending.agreed.asked is Asked.REKEY_IKE for pending in self.pending.values())
 
     def rekey(self, now: float) -> None:
         """Asks for another IKE SA in this one's place."""

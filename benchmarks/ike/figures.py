@@ -32,6 +32,8 @@ class Comparison:
         """Ours over theirs: CPU a handshake in each role, and handshakes a second.
 
         Responders and rates are compared under our load; initiators against both responders, their costs added up.
+        Where both ends share two cores, our load is most of what bounds the rate: `rate_ratio_pair` is ours with ours
+        over charon with charon, as a mesh would be all of one kind.
         """
         ours, theirs = self.of(Kind.OURS, Kind.OURS), self.of(Kind.OURS, other)
         suffix = self.suffix + ("_tuned" if other is Kind.CHARON_TUNED else "")
@@ -43,6 +45,7 @@ class Comparison:
             f"responder_cpu_ratio{suffix}": ours.cost.responder_ms / theirs.cost.responder_ms,
             f"initiator_cpu_ratio{suffix}": initiator_ms(Kind.OURS) / initiator_ms(other),
             f"rate_ratio{suffix}": ours.cost.rate / theirs.cost.rate,
+            f"rate_ratio_pair{suffix}": ours.cost.rate / self.of(other, Kind.CHARON).cost.rate,
         }
 
 
