@@ -7,6 +7,7 @@ knows of Kubernetes or IKE, and nothing can be flushed.
 
 from hauberk_xfrm.abilities import KernelAbilities
 from hauberk_xfrm.address import IpAddress, IpNetwork, ReqId, Spi
+from hauberk_xfrm.clear_counter import ClearCounter, ClearPackets
 from hauberk_xfrm.default_policy import DefaultPolicy
 from hauberk_xfrm.diff import Conflict, PolicyAction, diff_policies
 from hauberk_xfrm.errors import (
@@ -56,6 +57,8 @@ __all__ = [
     "AddState",
     "Aead",
     "Authenc",
+    "ClearCounter",
+    "ClearPackets",
     "Conflict",
     "DefaultPolicy",
     "DeletePolicy",

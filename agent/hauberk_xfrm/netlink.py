@@ -68,8 +68,10 @@ _DONE = Answer(errno=0)
 class NetlinkSocket:
     """One netlink socket for requests. Not for use by several threads at once. Raises OSError."""
 
-    def __init__(self, protocol: int) -> None:
+    def __init__(self, protocol: int, *, send_buffer_bytes: int | None = None) -> None:
+        """send_buffer_bytes: for transactions that are larger than what sockets may send by default."""
         self._protocol = protocol
+        self._send_buffer_bytes = send_buffer_bytes
         self._endpoint: NetlinkEndpoint | None = None
         self._sequence = 0
 
@@ -85,6 +87,35 @@ class NetlinkSocket:
         for start in range(0, len(requests), BATCH):
             answers += self._request_batch(requests[start : start + BATCH])
         return answers
+
+    def transact(self, begin: Message, requests: Sequence[Message], end: Message) -> Answer:
+        """Sends requests that are carried out together or not at all, between the two messages that say so.
+
+        Returns the first failure, or the last request's success. Only that one is acknowledged: not every kernel
+        acknowledges `end`. What is refused as a whole is refused in the name of `begin`.
+        """
+        first = self._take_sequence(len(requests) + 2)
+        last = first + len(requests)
+        datagram = b"".join(
+            _packed(message, first + position, _NLM_F_ACK if first + position == last else 0)
+            for position, message in enumerate((begin, *requests, end))
+        )
+        endpoint = self._open()
+        failure: Answer | None = None
+        try:
+            endpoint.send(datagram)
+            while True:
+                for kind, flags, sequence, body in endpoint.receive():
+                    if kind != _NLMSG_ERROR or not first <= sequence <= last:
+                        continue
+                    error, reason = _parse_error(flags, body)
+                    if error and failure is None:
+                        failure = Answer(errno=error, reason=reason)
+                    if sequence == last or (sequence == first and error):
+                        return failure or _DONE
+        except (OSError, Malformed):
+            self.close()
+            raise
 
     def dump(self, request: Message) -> Answer:
         """Sends a dump request and collects all messages that answer it.
@@ -102,15 +133,7 @@ class NetlinkSocket:
         last = len(requests) - 1
         datagram = b"".join(
             [
-                NLMSGHDR.pack(
-                    NLMSGHDR.size + len(request.body),
-                    request.type,
-                    NLM_F_REQUEST | request.flags | (_NLM_F_ACK if position == last else 0),
-                    first + position,
-                    0,
-                )
-                + request.body
-                + b"\0" * (-len(request.body) & 3)
+                _packed(request, first + position, _NLM_F_ACK if position == last else 0)
                 for position, request in enumerate(requests)
             ]
         )
@@ -175,8 +198,18 @@ class NetlinkSocket:
 
     def _open(self) -> NetlinkEndpoint:
         if self._endpoint is None:
-            self._endpoint = NetlinkEndpoint(self._protocol, waits=True)
+            self._endpoint = NetlinkEndpoint(self._protocol, waits=True, send_buffer_bytes=self._send_buffer_bytes)
         return self._endpoint
+
+
+def _packed(request: Message, sequence: int, flags: int) -> bytes:
+    return (
+        NLMSGHDR.pack(
+            NLMSGHDR.size + len(request.body), request.type, NLM_F_REQUEST | request.flags | flags, sequence, 0
+        )
+        + request.body
+        + b"\0" * (-len(request.body) & 3)
+    )
 
 
 def _parse_error(flags: int, body: bytes) -> tuple[int, str | None]:

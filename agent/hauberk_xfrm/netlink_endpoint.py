@@ -27,6 +27,7 @@ Received = tuple[int, int, int, bytes]
 """A message's type, flags, sequence number (0 in events), and what follows its header: no class, as dumps bring tens of
 thousands."""
 
+_SO_SNDBUFFORCE = 32
 _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
@@ -42,13 +43,21 @@ class NetlinkEndpoint:
     """In the network namespace of the thread that makes it. All methods raise OSError."""
 
     def __init__(
-        self, protocol: int, *, groups: int = 0, waits: bool, receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES
+        self,
+        protocol: int,
+        *,
+        groups: int = 0,
+        waits: bool,
+        receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES,
+        send_buffer_bytes: int | None = None,
     ) -> None:
         """groups: multicast groups to hear, as bits. waits: `receive` waits some seconds, or never."""
         self._buffer = bytearray(_DATAGRAM_BYTES)
         self._socket = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | (0 if waits else SOCK_NONBLOCK), protocol)
         try:
             self._socket.setsockopt(SOL_SOCKET, SO_RCVBUF, receive_buffer_bytes)
+            if send_buffer_bytes is not None:
+                self._socket.setsockopt(SOL_SOCKET, _SO_SNDBUFFORCE, send_buffer_bytes)
             if waits:
                 self._socket.setsockopt(SOL_SOCKET, SO_RCVTIMEO, Struct("@ll").pack(_TIMEOUT_SECONDS, 0))
             # Errors come with the kernel's words, and without a copy of the request, which may hold a key.
