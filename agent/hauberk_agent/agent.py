@@ -19,6 +19,7 @@ from typing import Final
 from cryptography import x509
 
 from hauberk_agent.cache import DesiredCache
+from hauberk_agent.clear_traffic import LOOK_SECONDS, ClearTraffic
 from hauberk_agent.desired import Desired
 from hauberk_agent.health import HealthServer
 from hauberk_agent.identity import Identity, IdentityKeeper, IdentityStore, Wanted, parse_roots
@@ -27,17 +28,19 @@ from hauberk_agent.lock import AgentLock
 from hauberk_agent.pairing import pair_key, pair_specs
 from hauberk_agent.policy import desired_policies
 from hauberk_agent.reconciler import Outcome, our_states, reconcile_policies
-from hauberk_agent.report import Facts, Pacer, Readiness, compose
+from hauberk_agent.report import Facts, Pacer, Readiness, carried_out, compose
 from hauberk_agent.reqid import ReqIdTable
 from hauberk_agent.roster import Peer, Roster, compile_roster
+from hauberk_agent.sendable import SendablePeers
 from hauberk_agent.sessions import Sessions
 from hauberk_agent.source import Reporter, Signer, Source
 from hauberk_agent.status_socket import StatusServer
 from hauberk_agent.transport import Transport
 from hauberk_api.names import NodeName
+from hauberk_api.plan import Phase
 from hauberk_api.report import ReportStatus
 from hauberk_ike import EndpointSettings, ProposalError
-from hauberk_xfrm import Policy, ReqId, Xfrm, XfrmError
+from hauberk_xfrm import ClearCounter, Policy, ReqId, Xfrm, XfrmError
 
 _log = logging.getLogger("hauberk.agent")
 
@@ -48,6 +51,9 @@ _CACHE_SECONDS: Final = 2.0
 _SETTLED_SECONDS: Final = 0.3
 """A tunnel's members come one by one: only a roster that has not changed for so long is thought complete."""
 _LOCK_SAY_SECONDS: Final = 30.0
+_BREATH_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.5
+"""How often a pair that has SAs is looked at until it can be sent to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +105,7 @@ class Agent:
         self._report_wake = asyncio.Event()
         self._cache_wake = asyncio.Event()
         self._reconcile_wake = asyncio.Event()
+        self._pairs_wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._policies: tuple[Policy, ...] = ()
         self._apply_problems: tuple[str, ...] = ()
@@ -123,7 +130,11 @@ class Agent:
             chance=self._chance,
             settings=EndpointSettings(encapsulation_port=settings.encapsulation_port),
         )
-        self.sessions.on_change = self._report_wake.set
+        self.sessions.on_change = self._pairs_changed
+        self._sendable = SendablePeers(self.sessions.in_use)
+        self.clear = ClearTraffic(ClearCounter())
+        self._carried_out: dict[str, Phase] = {}
+        """By tunnel UID: the phase last carried out."""
         self._transport = Transport(
             self.sessions, port=settings.ike_port, encapsulation_port=settings.encapsulation_port
         )
@@ -156,6 +167,8 @@ class Agent:
                     self.source.run(),
                     self._follow_source(),
                     self._reconcile_for_ever(),
+                    self._follow_pairs(),
+                    self._count_for_ever(),
                     self._report_for_ever(),
                     self._cache_for_ever(),
                 ]
@@ -267,10 +280,10 @@ class Agent:
             return
         try:
             specs = {}
-            self._policies = ()
             if roster is not None:
                 specs = pair_specs(roster, self._reqid, port=self.settings.ike_port)
-                self._policies = desired_policies(roster, self._reqid)
+                for peer in roster.peers:
+                    self._reqid(peer)
                 self._reqids.save()
             self._apply_problems = ()
         except (ProposalError, OverflowError, OSError) as error:
@@ -279,13 +292,50 @@ class Agent:
             return
         if roster is not None:
             self._transport.listen(roster.own.addresses)
+        now = asyncio.get_running_loop().time()
+        if self.outcome is None:
+            # What an earlier run has left stands in for a pair; nothing is sent before the policies stand.
+            self.sessions.set_wanted(specs, now)
+        if self._protects:
+            self._sendable.look(self.sessions.pairs, now)
+        self._want_policies()
         self._reconcile_policies()
-        self.sessions.set_wanted(specs, asyncio.get_running_loop().time())
+        self.sessions.set_wanted(specs, now)
         self._transport.pump()
+        self.clear.follow(roster, now)
         self._look_at_states()
+        self._pairs_wake.set()
 
     def _reqid(self, peer: Peer) -> ReqId:
         return self._reqids.assign(pair_key(peer))
+
+    def _want_policies(self) -> None:
+        roster = self.roster
+        self._policies = () if roster is None else desired_policies(roster, self._reqid, sendable=self._sendable.uids)
+
+    @property
+    def _protects(self) -> bool:
+        """Whether a tunnel is in the phase in which it counts to which peers packets can be sent."""
+        return self.roster is not None and any(tunnel.phase is Phase.PROTECT for tunnel in self.roster.tunnels)
+
+    def _pairs_changed(self) -> None:
+        self._report_wake.set()
+        self._pairs_wake.set()
+
+    async def _follow_pairs(self) -> None:
+        """Where a tunnel is in Protect, has outbound policies come and go with the pairs' SAs."""
+        loop = asyncio.get_running_loop()
+        while True:
+            wait = _RECONCILE_SECONDS
+            if self._protects and self.outcome is not None and not self._apply_problems:
+                if self._sendable.look(self.sessions.pairs, loop.time()):
+                    self._want_policies()
+                    self._reconcile_policies()
+                    self._report_wake.set()
+                if self._sendable.awaits(self.sessions.pairs):
+                    wait = _POLL_SECONDS
+            await asyncio.sleep(_BREATH_SECONDS)
+            await _wait(self._pairs_wake, wait)
 
     # The kernel
 
@@ -418,8 +468,23 @@ class Agent:
             roots=self.roots,
             problems=self.problems,
             state_left=self._state_left,
+            phases=self._phases(roster),
+            clear_packets=self.clear.recently,
         )
         return compose(facts, health)
+
+    async def _count_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self.clear.wanted:
+                self.clear.look(asyncio.get_running_loop().time())
+                self._report_wake.set()
+
+    def _phases(self, roster: Roster) -> dict[str, Phase]:
+        """The phase of each tunnel that has been carried out: of the plan's, or still what was before."""
+        if self.outcome is not None and not self.problems:
+            self._carried_out = carried_out(roster, awaits=self._sendable.awaits(self.sessions.pairs))
+        return self._carried_out
 
     # The cache
 

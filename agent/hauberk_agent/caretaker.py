@@ -147,7 +147,7 @@ class Caretaker:
             return
         if not current.child.outbound and current.outbound_at is not None:
             due = current.outbound_at <= now or not pair.sends()
-            if due or self._in_use(pair, current.child):
+            if due or self.in_use(pair, current.child):
                 self.install_outbound(pair, current, now)
         if current.child.outbound:
             current.outbound_at = None
@@ -188,7 +188,8 @@ class Caretaker:
             ):
                 self.delete(link, "without a CHILD SA", now)
 
-    def _in_use(self, pair: Pair, child: Child) -> bool:
+    def in_use(self, pair: Pair, child: Child) -> bool:
+        """Whether the peer is known to send on a child."""
         try:
             return self._keeper.in_use(child)
         except XfrmError as error:

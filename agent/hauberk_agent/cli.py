@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from hauberk_api.names import STATE_DIRECTORY, STATUS_SOCKET, NodeName
-from hauberk_xfrm import PermissionDenied, Xfrm, XfrmError
+from hauberk_xfrm import ClearCounter, NotSupported, PermissionDenied, Xfrm, XfrmError
 
 if TYPE_CHECKING:
     from hauberk_agent.agent import Agent, AgentSettings
@@ -266,6 +267,8 @@ def _cleanup(options: argparse.Namespace) -> None:
             )
         with Xfrm() as kernel:
             removed = remove_everything(kernel)
+        with contextlib.suppress(NotSupported):  # a kernel without nftables has no table of ours
+            ClearCounter().remove()
     except PermissionDenied as error:
         raise _Trouble(f"{error}; run this as root (CAP_NET_ADMIN)") from error
     except (XfrmError, OSError) as error:

@@ -14,6 +14,7 @@ from hauberk_agent.pair import PairSpec
 from hauberk_agent.reqid import PairKey
 from hauberk_agent.roster import Peer, Place, Roster
 from hauberk_api.names import NodeUid, TunnelUid
+from hauberk_api.plan import Phase, reached
 from hauberk_api.tunnel import Encapsulation as TunnelEncapsulation
 from hauberk_ike import (
     ChildConfig,
@@ -43,8 +44,15 @@ def pair_key(peer: Peer) -> PairKey:
 
 
 def pair_specs(roster: Roster, reqid_of: Callable[[Peer], ReqId], *, port: int) -> dict[NodeUid, PairSpec]:
-    """By peer UID. Raises hauberk_ike.ProposalError for a proposal that this version does not have."""
-    return {peer.place.uid: _spec(roster, peer, reqid_of(peer), port) for peer in roster.peers}
+    """By peer UID, of the tunnels whose phase has SAs.
+
+    Raises hauberk_ike.ProposalError for a proposal that this version does not have.
+    """
+    return {
+        peer.place.uid: _spec(roster, peer, reqid_of(peer), port)
+        for peer in roster.peers
+        if reached(peer.tunnel.phase, Phase.ESTABLISH)
+    }
 
 
 def _spec(roster: Roster, peer: Peer, reqid: ReqId, port: int) -> PairSpec:

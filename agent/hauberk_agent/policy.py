@@ -12,57 +12,59 @@ block    any -> pod range                                       pod range -> any
 
 A packet from a tunnel is looked up again when it goes on to a pod, so that a block between pods' prefixes alone would
 stop everything: hence the exemptions. Inbound templates leave the source open and name our own address.
+
+A tunnel's phase says which of these stand (hauberk_api.plan.Phase): IN and FWD protect from Accept on, their templates
+optional until Require; OUT protect in Protect for the peers that can be sent to, from Require on for all; block in
+Block. A Permissive tunnel never gets beyond Protect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
 from hauberk_agent.ownership import block_priority, host_priority, protect_priority
 from hauberk_agent.roster import Peer, Place, Roster
-from hauberk_api.plan import Phase
-from hauberk_api.tunnel import Enforcement
+from hauberk_api.names import NodeUid
+from hauberk_api.plan import Phase, reached
 from hauberk_ike import IpAddress
 from hauberk_xfrm import Action, Direction, IpNetwork, Policy, ReqId, Selector, Slot, Template
 
 _ANY: Final[dict[int, IpNetwork]] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
 _INBOUND: Final = (Direction.IN, Direction.FWD)
-_PHASES: Final = tuple(Phase)
 
 
-def desired_policies(roster: Roster, reqid_of: Callable[[Peer], ReqId]) -> tuple[Policy, ...]:
+def desired_policies(
+    roster: Roster, reqid_of: Callable[[Peer], ReqId], *, sendable: Collection[NodeUid] = ()
+) -> tuple[Policy, ...]:
     """All policies that this node should have. A node in no tunnel gets none.
 
+    sendable: the peers with which both ends hold the SA; in Protect packets to any other still go in clear.
     Where two want one slot the stronger class has it: a block over a single node's prefix is the same slot as that
     node's exemption or protection.
     """
     if not roster.tunnels:
         return ()
     slots: dict[Slot, Policy] = {}
-    for policy in (*_blocks(roster), *_exemptions(roster), *_protections(roster, reqid_of)):
+    for policy in (*_blocks(roster), *_exemptions(roster), *_protections(roster, reqid_of, sendable)):
         slots[policy.slot] = policy
     return tuple(slots.values())
 
 
-def reached(phase: Phase, wanted: Phase) -> bool:
-    """Whether a tunnel in `phase` has come as far as `wanted`; each phase includes those before it."""
-    return _PHASES.index(phase) >= _PHASES.index(wanted)
-
-
-def _protections(roster: Roster, reqid_of: Callable[[Peer], ReqId]) -> Iterator[Policy]:
+def _protections(roster: Roster, reqid_of: Callable[[Peer], ReqId], sendable: Collection[NodeUid]) -> Iterator[Policy]:
     for peer in roster.peers:
         reqid = reqid_of(peer)
-        if reached(peer.tunnel.phase, Phase.PROTECT):
+        phase = peer.tunnel.phase
+        if reached(phase, Phase.REQUIRE) or (phase is Phase.PROTECT and peer.place.uid in sendable):
             template = Template(source=peer.local, destination=peer.remote, reqid=reqid)
             for theirs in peer.place.networks:
                 yield _protect(Direction.OUT, _any_to(theirs), theirs.prefixlen, template)
             for own, theirs in _own_pods_with_addresses(roster.own, peer.place):
                 selector = Selector(source=own, destination=theirs)
                 yield _protect(Direction.OUT, selector, theirs.prefixlen, template)
-        # Until every member requires encryption, what still comes in clear is taken (an optional template).
-        optional = not reached(peer.tunnel.phase, Phase.REQUIRE)
+        # Until encryption is required, what still comes in clear is taken (an optional template).
+        optional = not reached(phase, Phase.REQUIRE)
         template = Template(source=None, destination=peer.local, reqid=reqid, optional=optional)
         for direction in _INBOUND:
             for theirs in peer.place.networks:
@@ -84,9 +86,7 @@ def _exemptions(roster: Roster) -> Iterator[Policy]:
 
 
 def _blocks(roster: Roster) -> Iterator[Policy]:
-    if not any(
-        tunnel.enforcement is Enforcement.STRICT and reached(tunnel.phase, Phase.BLOCK) for tunnel in roster.tunnels
-    ):
+    if not any(reached(tunnel.phase, Phase.BLOCK) for tunnel in roster.tunnels):
         return
     for network in roster.pod_range:
         priority = block_priority(network.prefixlen)

@@ -18,6 +18,7 @@ from hauberk_agent.identity import Identity, fingerprints
 from hauberk_agent.pair import Pair
 from hauberk_agent.roster import Roster
 from hauberk_api.conditions import Reason
+from hauberk_api.plan import Phase, reached
 from hauberk_api.report import (
     MAX_UNWELL,
     WORST_FIRST,
@@ -52,6 +53,10 @@ class Facts:
     problems: tuple[str, ...]
     """What keeps the node from doing as planned: policies or sockets."""
     state_left: bool
+    phases: Mapping[str, Phase]
+    """By tunnel UID: the plan's phase that has been carried out."""
+    clear_packets: int = 0
+    """Of Permissive tunnels, in about the last minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +75,9 @@ class Readiness:
 
     def assess(self, roster: Roster, pairs: Collection[Pair], now: float, *, complete: bool) -> Health:
         """How it is now. complete: whether the roster is thought to hold all members; until then nothing is ready."""
-        uids = {tunnel.uid for tunnel in roster.tunnels}
+        # A tunnel in Accept wants no pairs yet, and what comes later has never been.
+        early = {tunnel.uid for tunnel in roster.tunnels if not reached(tunnel.phase, Phase.ESTABLISH)}
+        uids = {tunnel.uid for tunnel in roster.tunnels} - early
         waiting = {pair.spec.key.tunnel for pair in pairs if pair.unwell_since is not None}
         self._established &= uids
         if complete:
@@ -82,7 +89,20 @@ class Readiness:
             and (pair.spec.key.tunnel not in self._established or now >= pair.unwell_since + HOLD_BACK_SECONDS)
         ]
         unready = {pair.spec.key.tunnel for pair in unwell}
-        return Health(ready={uid: uid in self._established and uid not in unready for uid in uids}, unwell=unwell)
+        ready = {uid: uid in self._established and uid not in unready for uid in uids}
+        return Health(ready=ready | dict.fromkeys(early, complete), unwell=unwell)
+
+
+def carried_out(roster: Roster, *, awaits: bool) -> dict[str, Phase]:
+    """The phase of each tunnel, by UID, of a node whose policies are as planned.
+
+    awaits: whether a pair has its SAs and is not sent to by them yet. Then Protect has not been carried out, though it
+    may have been before that pair came up: were encryption required now, that pair's packets would be dropped.
+    """
+    return {
+        tunnel.uid: Phase.ESTABLISH if awaits and tunnel.phase is Phase.PROTECT else tunnel.phase
+        for tunnel in roster.tunnels
+    }
 
 
 def compose(facts: Facts, health: Health) -> ReportStatus:
@@ -106,6 +126,7 @@ def compose(facts: Facts, health: Health) -> ReportStatus:
             tunnel=tunnel.uid,
             generation=tunnel.generation,
             ready=usable and not facts.problems and health.ready.get(tunnel.uid, False),
+            phase=facts.phases.get(tunnel.uid),
         )
         for tunnel in roster.tunnels
     )
@@ -123,6 +144,7 @@ def compose(facts: Facts, health: Health) -> ReportStatus:
         tunnels=tunnels,
         unwell=tuple(unwell[:MAX_UNWELL]),
         unwell_count=len(unwell),
+        clear_packets=facts.clear_packets,
         state_left=facts.state_left,
     )
 
@@ -189,6 +211,13 @@ class Pacer:
         self._not_before = now + min(2.0 ** min(self._failures - 1, 10), 30.0)
 
 
+def _tries(report: ReportStatus) -> bool:
+    """Whether a tunnel waits for pairs that have not been tried in vain yet."""
+    return any(tunnel.phase is Phase.ESTABLISH for tunnel in report.tunnels) and any(
+        peer.reason is UnwellReason.ESTABLISHING for peer in report.unwell
+    )
+
+
 def _urgent(report: ReportStatus) -> tuple[object, ...]:
     """What the operator waits for."""
     return (
@@ -196,6 +225,7 @@ def _urgent(report: ReportStatus) -> tuple[object, ...]:
         report.ready,
         report.plan_generation,
         report.tunnels,
+        _tries(report),
         report.kernel,
         report.certificate is None,
         report.bundle,

@@ -206,6 +206,10 @@ class Sessions:
                 self._endpoint.follow(link.ike_sa, remote=remote, now=now)
             self._drain()
 
+    def in_use(self, pair: Pair, child: Child) -> bool:
+        """Whether a packet has come in on a child: its peer holds it."""
+        return self._caretaker.in_use(pair, child)
+
     def mend(self, states: Collection[StateDump], now: float) -> None:
         """Replaces what somebody removed from the kernel, or what has expired there."""
         self._now = now

@@ -55,11 +55,20 @@ def describe(agent: Agent, now: float) -> _Document:
             "policies": agent.outcome.present if agent.outcome is not None else 0,
             "states": len([s for s in states.values() if not s.larval]),
         },
+        "clear": _clear(agent),
         "problems": [*agent.problems, *(agent.roster.problems if agent.roster is not None else ())],
         "reportProblem": agent.report_problem,
         "podRange": [str(n) for n in agent.roster.pod_range] if agent.roster is not None else [],
         "peers": [_peer(pair, states, now) for pair in sorted(agent.sessions.pairs, key=lambda pair: pair.name)],
     }
+
+
+def _clear(agent: Agent) -> _Document | None:
+    """What passes in clear of Permissive tunnels; None where there is none."""
+    total = agent.clear.total
+    if total is None:
+        return None
+    return {"arriving": total.arriving, "leaving": total.leaving, "problem": agent.clear.problem}
 
 
 def _peer(pair: Pair, states: _States, now: float) -> _Document:
@@ -128,7 +137,17 @@ def _lines(d: _Document) -> Iterator[str]:
         f", until {identity['notAfter']}" if identity["notAfter"] else ""
     )
     yield f"  kernel     {d['kernel']['release']}: {d['kernel']['policies']} policies, {d['kernel']['states']} states"
-    said = (d["source"]["problem"], identity["problem"], *d["kernel"]["problems"], *d["problems"], d["reportProblem"])
+    if d["clear"] is not None:
+        yield f"  in clear   {d['clear']['arriving']} packets from and {d['clear']['leaving']} to peers' pods"
+    not_counted = d["clear"]["problem"] if d["clear"] is not None else None
+    said = (
+        not_counted,
+        d["source"]["problem"],
+        identity["problem"],
+        *d["kernel"]["problems"],
+        *d["problems"],
+        d["reportProblem"],
+    )
     for problem in dict.fromkeys(problem for problem in said if problem):
         yield f"  problem    {problem}"
     if not d["peers"]:

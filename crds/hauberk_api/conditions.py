@@ -33,6 +33,7 @@ class Reason(StrEnum):
     NO_PAIRS = "NoPairs"
     WAITING_FOR_AGENTS = "WaitingForAgents"
     ESTABLISHING = "Establishing"
+    ROLLING_OUT = "RollingOut"
     NOT_ACCEPTED = "NotAccepted"
     # Degraded
     AS_WANTED = "AsWanted"
@@ -43,6 +44,7 @@ class Reason(StrEnum):
     KERNEL_REFUSED = "KernelRefused"
     UNREACHABLE = "Unreachable"
     NO_IDENTITY = "NoIdentity"
+    IN_CLEAR = "InClear"
 
 
 class Condition(Model):

@@ -7,6 +7,7 @@ tunnel is in the IPsecNodes (hauberk_api.node).
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from pydantic import Field
 
@@ -16,13 +17,37 @@ from hauberk_api.tunnel import Encapsulation, Enforcement, Esp, Ike, Topology, T
 
 
 class Phase(StrEnum):
-    """How far a tunnel's generation has been rolled out; each phase includes those before it."""
+    """How far a tunnel has been rolled out; each phase includes those before it. Removal goes backwards."""
 
     ACCEPT = "Accept"
+    """Members take packets of the tunnel's traffic encrypted and in clear."""
     ESTABLISH = "Establish"
+    """Pairs have SAs."""
     PROTECT = "Protect"
+    """A pair that has its SAs sends by them; what can't be encrypted goes in clear. Permissive tunnels end here."""
     REQUIRE = "Require"
+    """Members' packets are encrypted or dropped."""
     BLOCK = "Block"
+    """Whatever else uses the pod range is dropped. Strict tunnels end here."""
+
+
+_PHASES: Final = tuple(Phase)
+
+
+def reached(phase: Phase, wanted: Phase) -> bool:
+    """Whether a tunnel in `phase` has come as far as `wanted`."""
+    return _PHASES.index(phase) >= _PHASES.index(wanted)
+
+
+def next_phase(phase: Phase, target: Phase) -> Phase:
+    """One step from `phase` in the direction of `target`."""
+    here, there = _PHASES.index(phase), _PHASES.index(target)
+    return _PHASES[here + (there > here) - (there < here)]
+
+
+def final_phase(enforcement: Enforcement) -> Phase:
+    """The phase that a tunnel is meant to reach."""
+    return Phase.BLOCK if enforcement is Enforcement.STRICT else Phase.PROTECT
 
 
 class PlannedTunnel(Model):

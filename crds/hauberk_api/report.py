@@ -12,6 +12,7 @@ from typing import Final
 from pydantic import Field
 
 from hauberk_api.model import Model
+from hauberk_api.plan import Phase
 
 MAX_UNWELL: Final = 16
 
@@ -62,6 +63,8 @@ class TunnelReport(Model):
     generation: int
     ready: bool
     """All pairs that this node wants for the tunnel have SAs and policies."""
+    phase: Phase | None = None
+    """The plan's phase that this node has carried out; None before the first."""
 
 
 class ReportStatus(Model):
@@ -82,5 +85,7 @@ class ReportStatus(Model):
     unwell: tuple[UnwellPeer, ...] = ()
     unwell_count: int = 0
     """All unwell pairs, those beyond MAX_UNWELL too."""
+    clear_packets: int = 0
+    """Packets to and from peers of Permissive tunnels that passed in clear in about the last minute."""
     state_left: bool = False
     """Whether XFRM states or policies of ours are in the kernel (uninstalling waits until none is)."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
@@ -14,9 +15,9 @@ from hauberk_agent.ownership import PRIORITIES, owns_policy
 from hauberk_agent.policy import desired_policies
 from hauberk_agent.roster import Peer, Roster
 from hauberk_api.mesh import NonMembers
+from hauberk_api.names import NodeUid
 from hauberk_api.node import Role
 from hauberk_api.plan import Phase
-from hauberk_api.tunnel import Enforcement
 from hauberk_xfrm import Action, Direction, Policy, ReqId, diff_policies
 from tests.unit.agent.mesh import node, plan, roster, tunnel
 
@@ -29,15 +30,17 @@ def reqid(peer: Peer) -> ReqId:
     return ReqId(0x48000000 + int(peer.place.name[1:]))
 
 
-def policies(found: Roster) -> tuple[Policy, ...]:
-    return desired_policies(found, reqid)
+def policies(found: Roster, sendable: Collection[str] = ()) -> tuple[Policy, ...]:
+    return desired_policies(found, reqid, sendable={NodeUid(uid) for uid in sendable})
 
 
-def lookup(found: Roster, direction: Direction, source: str, destination: str) -> str:
+def lookup(
+    found: Roster, direction: Direction, source: str, destination: str, *, sendable: Collection[str] = ()
+) -> str:
     """What happens to a packet: "clear" without a policy or exempt, "block", or "protect N" with node N."""
     matching = [
         policy
-        for policy in policies(found)
+        for policy in policies(found, sendable)
         if policy.direction is direction
         and ip_address(source) in policy.selector.source
         and ip_address(destination) in policy.selector.destination
@@ -192,23 +195,26 @@ def test_a_node_in_no_tunnel_has_no_policies() -> None:
     [
         (Phase.ACCEPT, "clear", "may protect 2", "clear"),
         (Phase.ESTABLISH, "clear", "may protect 2", "clear"),
-        (Phase.PROTECT, "protect 2", "may protect 2", "clear"),
+        (Phase.PROTECT, "protect 2 or clear", "may protect 2", "clear"),
         (Phase.REQUIRE, "protect 2", "protect 2", "clear"),
         (Phase.BLOCK, "protect 2", "protect 2", "block"),
     ],
 )
 def test_phases(phase: Phase, outbound: str, inbound: str, unknown: str) -> None:
     found = roster("n1", plan(tunnel(phase=phase), pod_networks=("10.244.0.0/16",)), n1=node(1), n2=node(2))
-    assert lookup(found, OUT, POD1, POD2) == outbound
+    with_sa, _, without_sa = outbound.partition(" or ")
+    assert lookup(found, OUT, POD1, POD2, sendable={"uid-2"}) == with_sa
+    assert lookup(found, OUT, POD1, POD2) == (without_sa or with_sa)
     assert lookup(found, FWD, POD2, POD1) == inbound
     assert lookup(found, OUT, POD1, POD9) == unknown
 
 
-def test_permissive_blocks_nothing() -> None:
-    found = roster(
-        "n1", plan(tunnel(enforcement=Enforcement.PERMISSIVE), pod_networks=("10.244.0.0/16",)), n1=node(1), n2=node(2)
-    )
-    assert lookup(found, OUT, POD1, POD9) == "clear"
+def test_in_protect_each_peer_is_protected_by_itself() -> None:
+    found = roster("n1", plan(tunnel(phase=Phase.PROTECT)), n1=node(1), n2=node(2), n3=node(3))
+    for sendable, outcomes in (((), "clear clear"), (("uid-3",), "clear protect 3"), (("uid-4",), "clear clear")):
+        pods = [lookup(found, OUT, POD1, pod, sendable=sendable) for pod in (POD2, "10.244.3.5")]
+        hosts = [lookup(found, OUT, POD1, host, sendable=sendable) for host in ("10.250.0.2", "10.250.0.3")]
+        assert " ".join(pods) == " ".join(hosts) == outcomes
 
 
 def test_priorities_stay_within_our_band() -> None:

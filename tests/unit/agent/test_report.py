@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from hauberk_agent.identity import Identity
 from hauberk_agent.pair import Failure, Pair
 from hauberk_agent.pairing import pair_specs
-from hauberk_agent.report import HOLD_BACK_SECONDS, MINIMUM_INTERVAL_SECONDS, Facts, Pacer, Readiness, compose
+from hauberk_agent.report import (
+    HOLD_BACK_SECONDS,
+    MINIMUM_INTERVAL_SECONDS,
+    Facts,
+    Pacer,
+    Readiness,
+    carried_out,
+    compose,
+)
 from hauberk_agent.roster import Roster
+from hauberk_api.plan import Phase
 from hauberk_api.report import MAX_UNWELL, ReportStatus, UnwellReason
 from hauberk_xfrm import ReqId
 from tests.unit.agent.fake_kernel import ABLE
@@ -39,6 +50,7 @@ def facts(found: Roster) -> Facts:
         roots=(AUTHORITY.certificate,),
         problems=(),
         state_left=True,
+        phases={TUNNEL: Phase.BLOCK},
     )
 
 
@@ -86,6 +98,49 @@ def test_a_roster_that_still_grows_is_not_ready() -> None:
     found = mesh()
     health = Readiness().assess(found, pairs(found), 0.0, complete=False)
     assert not compose(facts(found), health).ready
+
+
+def test_a_tunnel_in_accept_wants_no_pairs_and_vouches_for_none_later() -> None:
+    early = roster("n1", plan(tunnel(phase=Phase.ACCEPT)), n1=node(1), n2=node(2))
+    readiness = Readiness()
+    assert readiness.assess(early, [], 0.0, complete=True).ready == {TUNNEL: True}
+    assert readiness.assess(early, [], 0.0, complete=False).ready == {TUNNEL: False}
+    # -> the next phase: its pairs are named at once, not held back as those of a tunnel that was ready
+    found = mesh(2)
+    later = readiness.assess(found, pairs(found, unwell_since=1.0), 1.0, complete=True)
+    assert later.ready == {TUNNEL: False}
+    assert [pair.name for pair in later.unwell] == ["n2"]
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_protect_is_carried_out_when_all_pairs_with_sas_are_sent_to(phase: Phase) -> None:
+    found = roster("n1", plan(tunnel(phase=phase)), n1=node(1), n2=node(2))
+    assert carried_out(found, awaits=False) == {TUNNEL: phase}
+    assert carried_out(found, awaits=True) == {TUNNEL: Phase.ESTABLISH if phase is Phase.PROTECT else phase}
+
+
+def test_a_report_says_which_phase_was_carried_out_and_what_passed_in_clear() -> None:
+    found = mesh()
+    health = Readiness().assess(found, pairs(found), 0.0, complete=True)
+    report = compose(replace(facts(found), phases={TUNNEL: Phase.PROTECT}, clear_packets=64), health)
+    assert [line.phase for line in report.tunnels] == [Phase.PROTECT]
+    assert report.clear_packets == 64
+
+
+def test_the_operator_hears_at_once_of_a_phase_and_of_a_pair_tried_in_vain() -> None:
+    found, pacer = mesh(2), Pacer()
+    members = pairs(found, unwell_since=0.0)
+    establishing = replace(facts(found), phases={TUNNEL: Phase.ESTABLISH})
+    trying = compose(establishing, Readiness().assess(found, members, 0.0, complete=True))
+    pacer.due_at(trying, 0.0)
+    pacer.wrote(trying, 2.0)
+    assert pacer.due_at(trying, 4.0) is None
+    members[0].failure = Failure(reason=UnwellReason.UNREACHABLE, message="no answer")
+    tried = compose(establishing, Readiness().assess(found, members, 0.0, complete=True))
+    assert pacer.due_at(tried, 33.0) == 33.0
+    pacer.wrote(tried, 33.0)
+    protected = tried.model_copy(update={"tunnels": (tried.tunnels[0].model_copy(update={"phase": Phase.PROTECT}),)})
+    assert pacer.due_at(protected, 34.0) == 34.0
 
 
 def test_only_the_worst_are_named_and_all_are_counted() -> None:
