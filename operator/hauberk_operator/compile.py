@@ -6,26 +6,19 @@ follow. Which node is in which tunnel is in the IPsecNodes, so a node that joins
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from hauberk_api.conditions import Reason
 from hauberk_api.mesh import MeshSpec
 from hauberk_api.node import Membership, NodeSpec, Role
-from hauberk_api.plan import Phase, Plan, PlannedTunnel
-from hauberk_api.tunnel import (
-    Enforcement,
-    Establish,
-    Interception,
-    Rollout,
-    TrafficType,
-    TunnelMode,
-    TunnelSpec,
-)
+from hauberk_api.plan import Phase, Plan, PlannedTunnel, final_phase
+from hauberk_api.tunnel import Establish, Interception, TrafficType, TunnelMode, TunnelSpec
 from hauberk_operator.claims import Conflict, settle_claims
-from hauberk_operator.facts import MemberFacts, NodeFacts, TunnelFacts
+from hauberk_operator.facts import MemberFacts, NodeFacts, ReportFacts, TunnelFacts
 from hauberk_operator.membership import select_members
+from hauberk_operator.rollout import Rolling, roll_out, take_back, waits_for
 
 MAX_TUNNELS: Final = 64
 """As many as an IPsecNode has memberships, and a report lines about tunnels."""
@@ -57,6 +50,8 @@ class Compiled:
     verdicts: Mapping[str, Verdict]
     """By the tunnel's name; tunnels that are being deleted have none."""
     conflicts: tuple[Conflict, ...]
+    waits_for: Mapping[str, tuple[str, ...]]
+    """By UID of a planned tunnel that is on its way: the nodes and pairs that its next phase waits for."""
 
 
 def compile_mesh(
@@ -66,14 +61,17 @@ def compile_mesh(
     nodes: Iterable[NodeFacts],
     members: Mapping[str, MemberFacts],
     previous: Plan | None,
-    newest_generation: int,
+    reports: Mapping[str, ReportFacts],
     trust_bundle: str,
+    overdue: Collection[str] = (),
 ) -> Compiled:
     """Compile everything.
 
-    members are the IPsecNodes as they are (they hold addresses), previous the plan in force; newest_generation is
-    the highest plan generation that any agent has reported, so that a mesh made anew does not count from below it.
+    members are the IPsecNodes as they are (they hold addresses), previous the plan in force. reports say how far the
+    agents are, and so whether a tunnel may go on to its next phase; a mesh made anew counts its generations from
+    above the highest that any of them follows. overdue are the UIDs of tunnels whose removal waits no longer.
     """
+    newest_generation = max((r.status.plan_generation for r in reports.values() if r.status is not None), default=0)
     nodes = sorted(nodes, key=lambda node: node.name)
     eligible = [node for node in nodes if node.uid not in mesh.revoked_nodes]
     in_force = {planned.uid: planned for planned in previous.tunnels} if previous else {}
@@ -81,13 +79,25 @@ def compile_mesh(
     roles: dict[str, Mapping[str, Role]] = {}
     verdicts: dict[str, Verdict] = {}
     for tunnel in sorted(tunnels, key=lambda tunnel: (tunnel.created, tunnel.name)):
+        last = in_force.get(tunnel.uid)
+        rolling = Rolling(uid=tunnel.uid, nodes=nodes, reports=reports)
         if tunnel.deleted:
+            if last is None or not tunnel.held or tunnel.uid in overdue:
+                continue
+            roles[tunnel.uid] = _members_now(tunnel.uid, members, eligible)
+            entry = take_back(last, tunnel.spec, members=roles[tunnel.uid], rolling=rolling)
+            if entry is None:
+                del roles[tunnel.uid]
+            else:
+                planned.append(entry)
             continue
         verdicts[tunnel.name] = verdict = judge(tunnel) if len(planned) < MAX_TUNNELS else _TOO_MANY
         if verdict.accepted and tunnel.spec is not None:
-            entry = _plan(tunnel, tunnel.spec)
             roles[tunnel.uid] = select_members(tunnel.spec, eligible)
-        elif (last := in_force.get(tunnel.uid)) is not None:
+            entry = roll_out(
+                _plan(tunnel, tunnel.spec), last, tunnel.spec.rollout, members=roles[tunnel.uid], rolling=rolling
+            )
+        elif last is not None:
             # An edit that we cannot carry out must not put traffic in clear: what was accepted last stays in force.
             entry = last
             roles[tunnel.uid] = _members_now(tunnel.uid, members, eligible)
@@ -124,6 +134,16 @@ def compile_mesh(
         members=roles,
         verdicts=verdicts,
         conflicts=conflicts,
+        waits_for={
+            entry.uid: waits_for(
+                entry,
+                final_phase(entry.enforcement),
+                members=roles[entry.uid],
+                rolling=Rolling(uid=entry.uid, nodes=nodes, reports=reports),
+            )
+            for entry in planned
+            if entry.phase is not final_phase(entry.enforcement)
+        },
     )
 
 
@@ -145,8 +165,6 @@ def unsupported_fields(spec: TunnelSpec) -> tuple[str, ...]:
         ("traffic.protocol", spec.traffic.protocol, (None,)),
         ("mode", spec.mode, (TunnelMode.TUNNEL,)),
         ("interception", spec.interception, (Interception.POLICY,)),
-        ("enforcement", spec.enforcement, (Enforcement.STRICT,)),
-        ("rollout", spec.rollout, (Rollout.IMMEDIATE,)),
         ("establish", spec.establish, (Establish.EAGER,)),
     )
     fields = [f"{name}: {value}" for name, value, carried_out in wanted if value not in carried_out]
@@ -158,11 +176,12 @@ def unsupported_fields(spec: TunnelSpec) -> tuple[str, ...]:
 
 
 def _plan(tunnel: TunnelFacts, spec: TunnelSpec) -> PlannedTunnel:
+    """The tunnel in its first phase; the rollout says in which it is."""
     return PlannedTunnel(
         name=tunnel.name,
         uid=tunnel.uid,
         generation=tunnel.generation,
-        phase=Phase.BLOCK,
+        phase=Phase.ACCEPT,
         topology=spec.topology,
         mode=spec.mode,
         enforcement=spec.enforcement,

@@ -15,7 +15,9 @@ from typing import Any, Final
 
 from hauberk_api.conditions import Condition, ConditionStatus, ConditionType, Reason, set_conditions
 from hauberk_api.node import NodeSpec, Role, peers
+from hauberk_api.plan import Phase, PlannedTunnel, final_phase, reached
 from hauberk_api.report import ReportStatus, TunnelReport, UnwellPeer, UnwellReason
+from hauberk_api.tunnel import Enforcement
 from hauberk_operator.claims import Conflict
 from hauberk_operator.compile import Verdict
 from hauberk_operator.facts import Json, ReportFacts, TunnelFacts, conditions_of
@@ -34,6 +36,7 @@ WORST_FIRST: Final = (
     Reason.KERNEL_REFUSED,
     Reason.UNREACHABLE,
     Reason.NO_IDENTITY,
+    Reason.IN_CLEAR,
 )
 """Reasons of Degraded. Establishing is not among them: it is the way to Ready."""
 
@@ -48,6 +51,7 @@ _HEADINGS: Final[Mapping[Reason, str]] = {
     Reason.KERNEL_REFUSED: "Refused by the kernel",
     Reason.UNREACHABLE: "Not reachable",
     Reason.NO_IDENTITY: "No certificate yet",
+    Reason.IN_CLEAR: "Packets pass in clear",
 }
 
 
@@ -65,6 +69,8 @@ def fold_tunnel(
     verdict: Verdict,
     members: Mapping[str, Role] | None,
     generation: int,
+    planned: PlannedTunnel | None,
+    waits_for: Sequence[str],
     nodes: Mapping[str, NodeSpec],
     reports: Mapping[str, ReportFacts],
     conflicts: Iterable[Conflict],
@@ -73,17 +79,22 @@ def fold_tunnel(
 ) -> Json:
     """The whole status of a tunnel.
 
-    members is None when the tunnel is not in the plan, generation the planned one; nodes are the compiled IPsecNodes
-    and now is RFC 3339. Equal input gives an equal status, so a caller that compares writes only what has changed.
+    members and planned are None when the tunnel is not in the plan, generation is the planned one, waits_for what its
+    next phase waits for; nodes are the compiled IPsecNodes and now is RFC 3339.
+
+    Equal input gives an equal status, so a caller that compares writes only what has changed.
     """
     if members is None:
         members = dict[str, Role]()
     wanted = count_pairs(members.values())
     following = _following(tunnel.uid, generation, members, nodes, reports)
     unwell = _unwell_pairs(tunnel.name, members, following)
-    established = _established(tunnel, generation, members, following, unwell)
+    established = 0
+    if planned is not None and reached(planned.phase, Phase.ESTABLISH):
+        established = _established(tunnel, generation, members, following, unwell)
     ready_nodes = sum(1 for report in following.values() if _tunnel_report(report, tunnel.uid, generation).ready)
-    faults = _faults(members, nodes, reports, unwell, conflicts)
+    permissive = planned is not None and planned.enforcement is Enforcement.PERMISSIVE
+    faults = _faults(members, nodes, reports, unwell, conflicts, permissive=permissive)
     conditions = [
         _condition(ConditionType.ACCEPTED, verdict.accepted, verdict.reason, verdict.message),
         _ready(
@@ -95,6 +106,8 @@ def fold_tunnel(
             ),
             wanted=wanted,
             established=established,
+            planned=planned,
+            waits_for=waits_for,
         ),
         _degraded(faults),
     ]
@@ -104,6 +117,7 @@ def fold_tunnel(
         "nodes": {"wanted": len(members), "ready": ready_nodes},
         "pairs": {"wanted": wanted, "established": established},
         "podNetworks": list(pod_networks),
+        **({"phase": planned.phase.value} if planned is not None else {}),
         "conditions": [c.to_object() for c in set_conditions(conditions_of(tunnel.status), stamped, now=now)],
     }
 
@@ -189,6 +203,8 @@ def _faults(
     reports: Mapping[str, ReportFacts],
     unwell: Mapping[tuple[str, str], UnwellPeer],
     conflicts: Iterable[Conflict],
+    *,
+    permissive: bool,
 ) -> list[_Fault]:
     faults = [
         _Fault(reason=Reason.ADDRESS_CONFLICT, who=conflict.node, message=conflict.sentence())
@@ -204,6 +220,9 @@ def _faults(
             faults.append(_Fault(reason=Reason.UNSUPPORTED_KERNEL, who=name, message=problems))
         elif report.reason in _NODE_WIDE and not report.unwell:
             faults.append(_Fault(reason=Reason(report.reason), who=name, message=report.message))
+        if permissive and report.clear_packets:
+            # How many is in the report: here it would write a status for every report.
+            faults.append(_Fault(reason=Reason.IN_CLEAR, who=name, message=""))
     for (one, other), peer in unwell.items():
         if peer.reason is not UnwellReason.ESTABLISHING:
             faults.append(_Fault(reason=Reason(peer.reason.value), who=f"{one} and {other}", message=peer.message))
@@ -218,6 +237,8 @@ def _ready(
     unready: Sequence[str],
     wanted: int,
     established: int,
+    planned: PlannedTunnel | None,
+    waits_for: Sequence[str],
 ) -> Condition:
     if not verdict.accepted:
         return _condition(ConditionType.READY, False, Reason.NOT_ACCEPTED, verdict.message)
@@ -226,6 +247,11 @@ def _ready(
     if missing:
         message = f"{len(missing)} of {len(members)} nodes have not taken up this generation: {_named(missing)}."
         return _condition(ConditionType.READY, False, Reason.WAITING_FOR_AGENTS, message)
+    if planned is not None and planned.phase is not final_phase(planned.enforcement):
+        message = f"Phase {planned.phase}, on the way to {final_phase(planned.enforcement)}."
+        if waits_for:
+            message += f" The next one waits for {_named(waits_for)}."
+        return _condition(ConditionType.READY, False, Reason.ROLLING_OUT, message)
     if unready or established < wanted:
         message = f"{established} of {wanted} pairs are encrypted."
         if unready:

@@ -36,8 +36,14 @@ from hauberk_operator.writes import (
     patch,
 )
 
+PHASES_LIMIT: Final = timedelta(seconds=45)
+"""How long a tunnel that is deleted goes back phase by phase; then it leaves the plan whatever agents report."""
+
 REMOVAL_LIMIT: Final = timedelta(seconds=60)
 """How long the removal of a tunnel waits for agents to take it down."""
+
+
+_LOOK_AGAIN: Final = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +64,15 @@ def reconcile(view: ClusterView, *, trust_bundle: str, now: datetime) -> Reconci
     mesh = view.mesh
     if mesh is None:
         return Reconciliation(stages=((create(MESH, MESH_NAME, spec={}, why="the mesh's settings and plan"),),))
-    newest = max((r.status.plan_generation for r in view.reports.values() if r.status is not None), default=0)
     compiled = compile_mesh(
         tunnels=view.tunnels.values(),
         mesh=mesh.spec or _settings_in_force(mesh.plan),
         nodes=view.nodes.values(),
         members=view.members,
         previous=mesh.plan,
-        newest_generation=newest,
+        reports=view.reports,
         trust_bundle=trust_bundle,
+        overdue=[tunnel.uid for tunnel in view.tunnels.values() if _left(tunnel, PHASES_LIMIT, now) <= timedelta(0)],
     )
     members = (_write_members(view, compiled), _write_mesh(mesh, compiled, now))
     goes = mesh.plan is not None and {t.uid for t in mesh.plan.tunnels} - {t.uid for t in compiled.plan.tunnels}
@@ -100,7 +106,7 @@ def _hold_tunnels(view: ClusterView, compiled: Compiled) -> tuple[Write, ...]:
             why="its removal is to be waited for",
         )
         for tunnel in view.tunnels.values()
-        if tunnel.uid in planned and not tunnel.held
+        if tunnel.uid in planned and not tunnel.held and not tunnel.deleted
     )
 
 
@@ -145,6 +151,8 @@ def _write_statuses(view: ClusterView, compiled: Compiled, now: datetime) -> Ite
             verdict=verdict,
             members=compiled.members[tunnel.uid] if in_plan else None,
             generation=planned[tunnel.uid].generation if in_plan else tunnel.generation,
+            planned=planned.get(tunnel.uid),
+            waits_for=compiled.waits_for.get(tunnel.uid, ()),
             nodes=compiled.nodes,
             reports=view.reports,
             conflicts=compiled.conflicts,
@@ -162,9 +170,12 @@ def _finish_removals(view: ClusterView, plan: Plan | None, now: datetime) -> tup
     waits: list[timedelta] = []
     in_force = {tunnel.uid for tunnel in plan.tunnels} if plan is not None else set[str]()
     for tunnel in view.tunnels.values():
-        if not tunnel.deleted or not tunnel.held or tunnel.uid in in_force:
+        if not tunnel.deleted or not tunnel.held:
             continue
-        left = datetime.fromisoformat(tunnel.deleted) + REMOVAL_LIMIT - now
+        if tunnel.uid in in_force:
+            waits.append(max(_left(tunnel, PHASES_LIMIT, now), _LOOK_AGAIN))
+            continue
+        left = _left(tunnel, REMOVAL_LIMIT, now)
         carriers = _carriers(view, tunnel)
         if carriers and left > timedelta(0):
             waits.append(left)
@@ -173,6 +184,11 @@ def _finish_removals(view: ClusterView, plan: Plan | None, now: datetime) -> tup
         finalizers = [finalizer for finalizer in tunnel.finalizers if finalizer != FINALIZER]
         writes.append(patch(TUNNEL, tunnel, {"/metadata/finalizers": finalizers}, why=why))
     return tuple(writes), min(waits, default=None)
+
+
+def _left(tunnel: TunnelFacts, limit: timedelta, now: datetime) -> timedelta:
+    """What is left of a time that began with the tunnel's deletion; all of it while it is not deleted."""
+    return datetime.fromisoformat(tunnel.deleted) + limit - now if tunnel.deleted else limit
 
 
 def _carriers(view: ClusterView, tunnel: TunnelFacts) -> list[str]:

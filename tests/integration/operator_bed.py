@@ -219,7 +219,9 @@ class OperatorBed:
             "ready": True,
             "reason": "Following",
             "kernel": {"release": "7.3", "esp": True},
-            "tunnels": [{"tunnel": t["uid"], "generation": t["generation"], "ready": True} for t in tunnels],
+            "tunnels": [
+                {"tunnel": t["uid"], "generation": t["generation"], "ready": True, "phase": t["phase"]} for t in tunnels
+            ],
             "stateLeft": bool(tunnels),
         }
         try:
@@ -228,6 +230,27 @@ class OperatorBed:
             body = {"apiVersion": API_VERSION, "kind": REPORT_KIND, "metadata": {"name": node}}
             report = self._create(f"{OURS}/{REPORTS}", body)
         self._request("PUT", f"{path}/status", report | {"status": says | status})
+
+    def follow_phases(self, *nodes: str, operator: Operator, last: str) -> list[str]:
+        """Report for each phase of the one tunnel that these nodes have carried it out. The phases, to the last.
+
+        "" as the last: until the tunnel has left the plan.
+        """
+        seen: list[str] = []
+
+        def phase() -> str:
+            return next((tunnel["phase"] for tunnel in self.plan()["tunnels"]), "")
+
+        while seen[-1:] != [last]:
+            here = self.wait_for(
+                f"what follows {seen}",
+                lambda: [p for p in (phase(),) if [p] != seen[-1:] and (p or not last)],
+                operator=operator,
+            )[0]
+            seen.append(here)
+            for node in nodes:
+                self.report(node)
+        return seen
 
     def ask(
         self,

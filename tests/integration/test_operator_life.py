@@ -29,6 +29,27 @@ def bed() -> Iterator[OperatorBed]:
         yield bed
 
 
+def test_a_rollout_survives_its_operator(bed: OperatorBed) -> None:
+    with bed.operator("first") as first:
+        bed.wait_for("a plan", lambda: bed.plan()["generation"], operator=first)
+        bed.add_tunnel("pods", {"rollout": "Gradual"})
+        assert bed.follow_phases("n1", "n2", operator=first, last="Protect") == ["Accept", "Establish", "Protect"]
+        first.stop(signal_number=signal.SIGKILL)
+        plan = bed.plan()
+    with bed.operator("second", port=9653) as second:
+        assert bed.follow_phases("n1", "n2", operator=second, last="Block")[-2:] == ["Require", "Block"]
+        assert bed.plan()["generation"] > plan["generation"]
+        bed.remove_tunnel()
+        assert bed.follow_phases("n1", operator=second, last="Require")[-1] == "Require", "n2 has not followed"
+        time.sleep(1)
+        assert bed.plan()["tunnels"][0]["phase"] == "Require"
+        second.stop(signal_number=signal.SIGKILL)
+    with bed.operator("third", port=9654) as third:
+        back = bed.follow_phases("n1", "n2", operator=third, last="")
+        assert [phase for phase in back if phase != "Require"] == ["Protect", "Establish", "Accept", ""]
+        bed.wait_for("its end", lambda: bed.tunnel() is None, operator=third)
+
+
 def test_one_leads_and_hands_over(bed: OperatorBed) -> None:
     with bed.operator("first") as first, bed.operator("second", port=9653) as second:
         bed.wait_for("a plan", lambda: bed.leader() and bed.plan()["generation"])

@@ -157,10 +157,10 @@ def test_an_address_claimed_twice_stays_with_its_holder(bed: OperatorBed, operat
 
 
 def test_a_tunnel_that_is_not_carried_out_says_which_fields(bed: OperatorBed, operator: Operator) -> None:
-    bed.add_tunnel("later", {"rollout": "Gradual", "establish": "OnDemand"})
+    bed.add_tunnel("later", {"mode": "IPTFS", "establish": "OnDemand"})
     accepted = bed.wait_for("a verdict", lambda: bed.condition("Accepted", tunnel="later"), operator=operator)
     assert (accepted["status"], accepted["reason"]) == ("False", "Unsupported")
-    assert "rollout: Gradual, establish: OnDemand" in accepted["message"]
+    assert "mode: IPTFS, establish: OnDemand" in accepted["message"]
     assert bed.plan()["tunnels"] == []
     bed.remove_tunnel("later")
     bed.wait_for("its end", lambda: bed.tunnel("later") is None)
@@ -179,6 +179,38 @@ def test_a_deleted_tunnel_waits_for_the_agents_that_carry_it(bed: OperatorBed, o
     time.sleep(1)
     assert bed.tunnel() is not None, "n3 still carries it"
     bed.report("n3")
+    bed.wait_for("its end", lambda: bed.tunnel() is None, operator=operator)
+
+
+def test_a_gradual_tunnel_goes_on_as_its_agents_report(bed: OperatorBed, operator: Operator) -> None:
+    nodes = ("n1", "n2", "n3")
+    bed.add_tunnel("pods", {"rollout": "Gradual"})
+    assert bed.follow_phases(*nodes, operator=operator, last="Establish") == ["Accept", "Establish"]
+    assert bed.follow_phases(operator=operator, last="Protect")[-1] == "Protect"
+    # -> a pair that does not come up
+    (planned,) = bed.plan()["tunnels"]
+    for node, peer in (("n1", "n2"), ("n2", "n1"), ("n3", "")):
+        line = {"tunnel": planned["uid"], "generation": 1, "ready": not peer, "phase": "Protect"}
+        unwell = [{"node": peer, "tunnel": "pods", "reason": "Unreachable", "message": "no answer"}] if peer else []
+        bed.report(node, ready=not peer, tunnels=[line], unwell=unwell, unwellCount=len(unwell))
+
+    def message() -> str:
+        return bed.condition("Ready").get("message", "")
+
+    bed.wait_for("its name", lambda: "waits for n1 and n2" in message(), operator=operator)
+    assert bed.condition("Ready")["reason"] == "RollingOut"
+    assert bed.condition("Degraded")["reason"] == "Unreachable"
+    time.sleep(1)
+    assert bed.plan()["tunnels"][0]["phase"] == "Protect"
+    # -> it is up
+    for node in nodes:
+        bed.report(node)
+    assert bed.follow_phases(*nodes, operator=operator, last="Block")[-2:] == ["Require", "Block"]
+    bed.wait_for("Ready", lambda: bed.condition("Ready").get("status") == "True", operator=operator)
+    assert (bed.tunnel() or {})["status"]["phase"] == "Block"
+    bed.remove_tunnel()
+    back = bed.follow_phases(*nodes, operator=operator, last="")
+    assert back[-5:] == ["Require", "Protect", "Establish", "Accept", ""]
     bed.wait_for("its end", lambda: bed.tunnel() is None, operator=operator)
 
 

@@ -168,6 +168,7 @@ def report_json(
     tunnels: Sequence[Json] = (),
     unwell: Sequence[Json] = (),
     unwell_count: int | None = None,
+    clear_packets: int = 0,
     state_left: bool = False,
     version: int = 1,
 ) -> Json:
@@ -184,6 +185,7 @@ def report_json(
             "tunnels": list(tunnels),
             "unwell": list(unwell),
             "unwellCount": len(unwell) if unwell_count is None else unwell_count,
+            "clearPackets": clear_packets,
             "stateLeft": state_left,
         },
     }
@@ -193,9 +195,9 @@ def report(name: str, **values: Any) -> ReportFacts:
     return ReportFacts.parse(report_json(name, **values))
 
 
-def carries(tunnel_name: str = "pods", *, generation: int = 1, ready: bool = True) -> Json:
+def carries(tunnel_name: str = "pods", *, generation: int = 1, ready: bool = True, phase: str = "Block") -> Json:
     """A report's line about a tunnel."""
-    return {"tunnel": f"tunnel-{tunnel_name}", "generation": generation, "ready": ready}
+    return {"tunnel": f"tunnel-{tunnel_name}", "generation": generation, "ready": ready, "phase": phase}
 
 
 def pod(name: str, **values: Any) -> PodFacts:

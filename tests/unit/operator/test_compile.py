@@ -11,10 +11,10 @@ from hauberk_api.conditions import Reason
 from hauberk_api.mesh import MeshSpec
 from hauberk_api.node import Role
 from hauberk_api.plan import Phase, Plan
-from hauberk_api.tunnel import Encapsulation
+from hauberk_api.tunnel import Encapsulation, Enforcement
 from hauberk_operator.compile import Compiled, compile_mesh
-from hauberk_operator.facts import MemberFacts, NodeFacts, TunnelFacts
-from tests.unit.operator.builders import member, node, tunnel
+from hauberk_operator.facts import MemberFacts, NodeFacts, ReportFacts, TunnelFacts
+from tests.unit.operator.builders import carries, member, node, report, tunnel
 
 
 def compiled(
@@ -24,7 +24,7 @@ def compiled(
     settings: dict[str, Any] | None = None,
     members: Sequence[MemberFacts] = (),
     previous: Plan | None = None,
-    newest: int = 0,
+    reports: Sequence[ReportFacts] = (),
     bundle: str = "PEM",
 ) -> Compiled:
     return compile_mesh(
@@ -33,7 +33,7 @@ def compiled(
         nodes=nodes,
         members={m.name: m for m in members},
         previous=previous,
-        newest_generation=newest,
+        reports={r.name: r for r in reports},
         trust_bundle=bundle,
     )
 
@@ -130,7 +130,21 @@ def test_changed_content_counts_the_generation_up(change: dict[str, Any]) -> Non
 
 
 def test_a_mesh_made_anew_counts_on_from_what_agents_follow() -> None:
-    assert compiled([tunnel()], NODES, newest=17).plan.generation == 18
+    assert compiled([tunnel()], NODES, reports=[report("n1", plan=17)]).plan.generation == 18
+
+
+def test_a_tunnel_that_is_rolled_out_says_what_it_waits_for() -> None:
+    result = compiled([tunnel(spec={"rollout": "Gradual"})], NODES, reports=[report("n1", tunnels=[carries()])])
+    assert result.plan.tunnels[0].phase is Phase.BLOCK, "an agent carries it"
+    assert result.waits_for == {}
+    result = compiled([tunnel(spec={"rollout": "Gradual"})], NODES)
+    assert result.plan.tunnels[0].phase is Phase.ACCEPT
+    assert result.waits_for == {"tunnel-pods": ("n1", "n2")}
+
+
+def test_an_immediate_permissive_tunnel_is_in_its_last_phase_at_once() -> None:
+    (planned,) = compiled([tunnel(spec={"rollout": "Immediate", "enforcement": "Permissive"})], NODES).plan.tunnels
+    assert (planned.phase, planned.enforcement) == (Phase.PROTECT, Enforcement.PERMISSIVE)
 
 
 # What is not carried out
@@ -144,8 +158,6 @@ def test_a_mesh_made_anew_counts_on_from_what_agents_follow() -> None:
         ({"traffic": {"ports": {"first": 1, "last": 2}}}, "traffic.ports"),
         ({"mode": "IPTFS"}, "mode: IPTFS"),
         ({"interception": "Interface"}, "interception: Interface"),
-        ({"enforcement": "Permissive"}, "enforcement: Permissive"),
-        ({"rollout": "Gradual"}, "rollout: Gradual"),
         ({"establish": "OnDemand"}, "establish: OnDemand"),
         ({"remote": {"address": "192.0.2.1", "identity": "gw", "subnets": ["10.9.0.0/16"]}}, "remote"),
     ],

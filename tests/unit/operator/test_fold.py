@@ -10,6 +10,8 @@ import yaml
 
 from hauberk_api.conditions import Reason
 from hauberk_api.node import NodeSpec, Role
+from hauberk_api.plan import Phase, PlannedTunnel
+from hauberk_api.tunnel import Enforcement
 from hauberk_operator.claims import Conflict
 from hauberk_operator.compile import Verdict
 from hauberk_operator.fold import fold_mesh, fold_tunnel, mesh_conditions, pod_range
@@ -30,11 +32,23 @@ def fold(case: dict[str, Any], *, current: dict[str, Any] | None = None, now: st
         verdict=ACCEPTED if accepted else REFUSED,
         members={name: Role(roles.get(name, "Member")) for name in names} if accepted else None,
         generation=2,
+        planned=planned(case) if accepted else None,
+        waits_for=case.get("waitsFor", ()),
         nodes={name: NodeSpec(nodeUID=f"uid-{name}", addresses=()) for name in names},
         reports={name: report(name, **values) for name, values in case["reports"].items()},
         conflicts=[Conflict(**conflict) for conflict in case.get("conflicts", ())],
         pod_networks=["10.244.0.0/16"],
         now=now,
+    )
+
+
+def planned(case: dict[str, Any]) -> PlannedTunnel:
+    return PlannedTunnel(
+        name="pods",
+        uid="tunnel-pods",
+        generation=2,
+        phase=Phase(case.get("phase", "Block")),
+        enforcement=Enforcement(case.get("enforcement", "Strict")),
     )
 
 
@@ -50,6 +64,7 @@ def test_a_tunnels_status(case: dict[str, Any]) -> None:
             assert [found["status"], found["reason"], found["message"]] == value
     assert status["observedGeneration"] == 2
     assert {c["observedGeneration"] for c in status["conditions"]} == {2}
+    assert status.get("phase") == (case.get("phase", "Block") if case.get("accepted", True) else None)
     assert status["podNetworks"] == ["10.244.0.0/16"]
 
 

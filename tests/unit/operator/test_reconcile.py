@@ -8,7 +8,7 @@ from typing import Any
 
 from hauberk_api.names import FINALIZER
 from hauberk_operator.facts import Json
-from hauberk_operator.reconcile import REMOVAL_LIMIT, reconcile
+from hauberk_operator.reconcile import PHASES_LIMIT, REMOVAL_LIMIT, reconcile
 from hauberk_operator.writes import MEMBER, MESH, NODE, REPORT, TUNNEL
 from tests.unit.operator.builders import carries, mesh_json, node_json, report_json, tunnel_json
 from tests.unit.operator.fake_api import FakeApi
@@ -209,6 +209,99 @@ def test_a_deleted_tunnel_does_not_wait_for_ever() -> None:
     api = deleted_but_carried()
     settle(api, now=NOW + REMOVAL_LIMIT)
     assert (TUNNEL.kind, "pods") not in api.objects
+
+
+# Rolling out
+
+GRADUAL = {"rollout": "Gradual"}
+
+
+def phases_followed(api: FakeApi, *names: str, now: datetime = NOW) -> list[str]:
+    """Agents follow every plan, and the operator looks again, until nothing changes. The phases that were planned."""
+    seen: list[str] = []
+    while True:
+        settle(api, now=now)
+        here = [tunnel["phase"] for tunnel in plan(api)["tunnels"]]
+        if here == seen[-1:]:
+            return seen
+        if not here:
+            return [*seen, "gone"]
+        seen += here
+        follow(api, *names)
+
+
+def follow(api: FakeApi, *names: str) -> None:
+    for name in names:
+        lines = [
+            carries(tunnel["name"], generation=tunnel["generation"], phase=tunnel["phase"])
+            for tunnel in plan(api)["tunnels"]
+        ]
+        api.add(REPORT, report_json(name, plan=plan(api)["generation"], tunnels=lines))
+
+
+def test_a_gradual_tunnel_goes_through_its_phases_and_back() -> None:
+    api = cluster("n1", "n2", tunnels=(tunnel_json(spec=GRADUAL),))
+    assert phases_followed(api, "n1", "n2") == ["Accept", "Establish", "Protect", "Require", "Block"]
+    assert conditions(api)["Ready"] == "AllPairsUp"
+    tunnel_of(api)["spec"]["enforcement"] = "Permissive"
+    tunnel_of(api)["metadata"]["generation"] = 2
+    assert phases_followed(api, "n1", "n2") == ["Block", "Require", "Protect"]
+    asyncio.run(api.delete(TUNNEL, "pods"))
+    assert phases_followed(api, "n1", "n2") == ["Establish", "Accept", "gone"]
+    follow(api, "n1", "n2")
+    settle(api)
+    assert (TUNNEL.kind, "pods") not in api.objects
+
+
+def test_a_phase_waits_for_an_agent_and_the_condition_names_it() -> None:
+    api = cluster("n1", "n2", tunnels=(tunnel_json(spec=GRADUAL),))
+    settle(api)
+    follow(api, "n1", "n2")
+    settle(api)
+    assert phases_followed(api, "n1") == ["Establish"]
+    (ready,) = (c for c in tunnel_of(api)["status"]["conditions"] if c["type"] == "Ready")
+    assert (ready["reason"], ready["message"]) == (
+        "RollingOut",
+        "Phase Establish, on the way to Block. The next one waits for n2.",
+    )
+    assert tunnel_of(api)["status"]["phase"] == "Establish"
+
+
+def test_a_node_that_joins_a_blocking_mesh_takes_no_phase_back() -> None:
+    api = cluster("n1", "n2", tunnels=(tunnel_json(spec=GRADUAL),))
+    phases_followed(api, "n1", "n2")
+    api.add(NODE, node_json("n3"))
+    assert phases_followed(api, "n1", "n2") == ["Block"]
+
+
+def test_a_mesh_made_anew_goes_on_in_the_phase_that_agents_carry() -> None:
+    api = cluster("n1", "n2", tunnels=(tunnel_json(spec=GRADUAL),))
+    phases_followed(api, "n1", "n2")
+    api.objects[MESH.kind, "default"]["status"] = {}
+    assert phases_followed(api, "n1", "n2") == ["Block"]
+
+
+def test_the_phases_of_a_removal_wait_for_a_silent_agent_and_not_for_ever() -> None:
+    api = cluster("n1", "n2", tunnels=(tunnel_json(spec=GRADUAL),))
+    phases_followed(api, "n1", "n2")
+    asyncio.run(api.delete(TUNNEL, "pods"))
+    settle(api)
+    assert phases_followed(api, "n1") == ["Require"]
+    assert reconcile(api.view(), trust_bundle=BUNDLE, now=NOW).look_again == PHASES_LIMIT
+    settle(api, now=NOW + PHASES_LIMIT)
+    assert plan(api)["tunnels"] == []
+    assert (TUNNEL.kind, "pods") in api.objects, "n2 still carries it"
+    settle(api, now=NOW + REMOVAL_LIMIT)
+    assert (TUNNEL.kind, "pods") not in api.objects
+
+
+def test_a_deleted_tunnel_keeps_its_members_until_it_leaves_the_plan() -> None:
+    api = cluster("n1", "n2", tunnels=(tunnel_json(spec=GRADUAL),))
+    phases_followed(api, "n1", "n2")
+    asyncio.run(api.delete(TUNNEL, "pods"))
+    settle(api)
+    assert plan(api)["tunnels"][0]["phase"] == "Require"
+    assert api.objects[MEMBER.kind, "n1"]["spec"]["memberships"]
 
 
 # The startup taint
