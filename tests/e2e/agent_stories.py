@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -297,6 +297,28 @@ class World:
         self.pods, self.wire, self.mesh = Pods(), Wire(), Mesh()
 
 
+def tell_all(stories: Sequence[Callable[[World], None]], outcomes_file: Path) -> None:
+    """Tells stories in order, to the first that fails, and writes what became of each."""
+    outcomes: dict[str, str | None] = {}
+    world = World()
+    for story in stories:
+        started = time.monotonic()
+        try:
+            story(world)
+            outcomes[story.__name__] = None
+        except Exception:  # noqa: BLE001 - whatever went wrong is the outcome
+            logs = [f"n{number}: {Path(f'/run/results/n{number}.log').read_text()}" for number in world.mesh.agents]
+            outcomes[story.__name__] = "\n".join((traceback.format_exc(), *logs))
+            break
+        print(f"{story.__name__}: {time.monotonic() - started:.1f} s", flush=True)
+    for story in stories[len(outcomes) :]:
+        outcomes[story.__name__] = "not told, because one before it failed"
+    for agent in world.mesh.agents.values():
+        agent.kill()
+    outcomes_file.write_text(json.dumps(outcomes))
+    os.sync()
+
+
 def without_agents_the_wire_shows_everything(world: World) -> None:
     eventually(lambda: world.pods.silent() == [], "all paths carry packets")
     assert in_clear(world.wire.taken()) > 0, "a wire that shows nothing now proves nothing later"
@@ -535,26 +557,5 @@ STORIES: Final[tuple[Callable[[World], None], ...]] = (
 )
 
 
-def main() -> None:
-    outcomes: dict[str, str | None] = {}
-    world = World()
-    for story in STORIES:
-        started = time.monotonic()
-        try:
-            story(world)
-            outcomes[story.__name__] = None
-        except Exception:  # noqa: BLE001 - whatever went wrong is the outcome
-            logs = [f"n{number}: {Path(f'/run/results/n{number}.log').read_text()}" for number in world.mesh.agents]
-            outcomes[story.__name__] = "\n".join((traceback.format_exc(), *logs))
-            break
-        print(f"{story.__name__}: {time.monotonic() - started:.1f} s", flush=True)
-    for story in STORIES[len(outcomes) :]:
-        outcomes[story.__name__] = "not told, because one before it failed"
-    for agent in world.mesh.agents.values():
-        agent.kill()
-    Path(sys.argv[1]).write_text(json.dumps(outcomes))
-    os.sync()
-
-
 if __name__ == "__main__":
-    main()
+    tell_all(STORIES, Path(sys.argv[1]))

@@ -1,0 +1,28 @@
+"""Tunnels that are rolled out phase by phase under traffic, on a kernel that has ESP, wherever the tests run.
+
+One bare kernel tells the stories of `rollout_stories`, in order; each test here is one of them.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e import rollout_stories
+from tests.e2e.bare_kernel import tell
+
+pytestmark = pytest.mark.lab
+
+SECONDS = 560
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
+    """What became of each story."""
+    return tell(rollout_stories.__name__, tmp_path_factory.mktemp("rollout"), seconds=SECONDS, memory="768M")
+
+
+@pytest.mark.parametrize("story", [story.__name__ for story in rollout_stories.STORIES])
+def test_a_rollout(outcomes: dict[str, str | None], story: str) -> None:
+    assert outcomes.keys() >= {story}
+    failure = outcomes[story]
+    assert failure is None, failure
