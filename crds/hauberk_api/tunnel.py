@@ -130,7 +130,7 @@ class TunnelSpec(Model):
     mode: TunnelMode = TunnelMode.TUNNEL
     interception: Interception = Interception.POLICY
     enforcement: Enforcement = Enforcement.STRICT
-    rollout: Rollout = Rollout.IMMEDIATE
+    rollout: Rollout = Rollout.GRADUAL
     establish: Establish = Establish.EAGER
     encapsulation: Encapsulation = Encapsulation.AUTO
     ike: Ike = Ike()

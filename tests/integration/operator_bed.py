@@ -198,7 +198,13 @@ class OperatorBed:
         self._request("DELETE", f"/api/v1/nodes/n{number}")
 
     def add_tunnel(self, name: str = "pods", spec: Json | None = None) -> Json:
-        body = {"apiVersion": API_VERSION, "kind": TUNNEL_KIND, "metadata": {"name": name}, "spec": spec or {}}
+        """A tunnel; one that is planned at once, if nothing else is given."""
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": TUNNEL_KIND,
+            "metadata": {"name": name},
+            "spec": spec if spec is not None else {"rollout": "Immediate"},
+        }
         return self._create(f"{OURS}/{TUNNELS}", body)
 
     def remove_tunnel(self, name: str = "pods") -> None:

@@ -32,7 +32,7 @@ def bed() -> Iterator[OperatorBed]:
 def test_a_rollout_survives_its_operator(bed: OperatorBed) -> None:
     with bed.operator("first") as first:
         bed.wait_for("a plan", lambda: bed.plan()["generation"], operator=first)
-        bed.add_tunnel("pods", {"rollout": "Gradual"})
+        bed.add_tunnel("pods", {})
         assert bed.follow_phases("n1", "n2", operator=first, last="Protect") == ["Accept", "Establish", "Protect"]
         first.stop(signal_number=signal.SIGKILL)
         plan = bed.plan()

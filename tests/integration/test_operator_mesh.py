@@ -184,7 +184,7 @@ def test_a_deleted_tunnel_waits_for_the_agents_that_carry_it(bed: OperatorBed, o
 
 def test_a_gradual_tunnel_goes_on_as_its_agents_report(bed: OperatorBed, operator: Operator) -> None:
     nodes = ("n1", "n2", "n3")
-    bed.add_tunnel("pods", {"rollout": "Gradual"})
+    bed.add_tunnel("pods", {})
     assert bed.follow_phases(*nodes, operator=operator, last="Establish") == ["Accept", "Establish"]
     assert bed.follow_phases(operator=operator, last="Protect")[-1] == "Protect"
     # -> a pair that does not come up

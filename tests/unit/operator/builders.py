@@ -100,7 +100,7 @@ def tunnel_json(
     }
     if deleted:
         metadata["deletionTimestamp"] = deleted
-    return {"metadata": metadata, "spec": spec or {}, "status": status or {}}
+    return {"metadata": metadata, "spec": {"rollout": "Immediate", **(spec or {})}, "status": status or {}}
 
 
 def tunnel(name: str = "pods", **values: Any) -> TunnelFacts:

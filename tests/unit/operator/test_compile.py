@@ -41,7 +41,7 @@ def compiled(
 NODES = (node("n1"), node("n2"), node("w9", system="windows"))
 
 
-def test_an_empty_spec_takes_all_linux_nodes_and_blocks_at_once() -> None:
+def test_without_selectors_a_tunnel_takes_all_linux_nodes_and_an_immediate_one_blocks_at_once() -> None:
     result = compiled([tunnel("pods", generation=4)], NODES)
     (planned,) = result.plan.tunnels
     assert (planned.name, planned.uid, planned.generation, planned.phase) == ("pods", "tunnel-pods", 4, Phase.BLOCK)
