@@ -6,6 +6,10 @@ ECDSA with the curve's own hash), which are verified from anybody, and made for 
 parameters of RFC 7427 appendix A.4, byte for byte: PKCS#1 v1.5 (which is what method 1 is), SHA-1, and PSS with other
 parameters do not exist here, and no parameter is ever taken from a peer.
 
+RFC 7427 ties no hash to a curve: a peer may use whatever hash was named to it (section 4), and OpenIKED signs with
+SHA-256 whatever its key. So ECDSA is verified with each hash that we name, whatever the curve, as other daemons do;
+ours is made with a hash that is as strong as our key.
+
 ML-DSA-65 is as draft-ietf-ipsecme-ikev2-pqc-auth has it: pure, with an empty context.
 """
 
@@ -47,6 +51,10 @@ class SignatureScheme:
     def fits(self, key: PrivateKey | PublicKey) -> bool:
         """Whether it is an algorithm for such a key."""
 
+    def weakens(self, key: PrivateKey) -> bool:
+        """Whether it fits, and makes signatures that are weaker than the key."""
+        return False
+
     @abstractmethod
     def sign(self, key: PrivateKey, octets: bytes) -> bytes:
         """The signature. The key fits."""
@@ -58,15 +66,16 @@ class SignatureScheme:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EcdsaScheme(SignatureScheme):
-    """RFC 7427 appendix A.3: with a hash that is at least as strong as the curve."""
+    """RFC 7427 appendix A.3. `curves`: those that the hash is strong enough for."""
 
     curves: tuple[type[ec.EllipticCurve], ...]
     algorithm: ec.ECDSA = field(repr=False)
 
     def fits(self, key: PrivateKey | PublicKey) -> bool:
-        return isinstance(key, (ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey)) and isinstance(
-            key.curve, self.curves
-        )
+        return isinstance(key, (ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey))
+
+    def weakens(self, key: PrivateKey) -> bool:
+        return isinstance(key, ec.EllipticCurvePrivateKey) and not isinstance(key.curve, self.curves)
 
     def sign(self, key: PrivateKey, octets: bytes) -> bytes:
         assert isinstance(key, ec.EllipticCurvePrivateKey)
@@ -215,7 +224,7 @@ def schemes_for(key: PrivateKey) -> tuple[SignatureScheme, ...]:
     refusal = unfit(key)
     if refusal is not None:
         raise ValueError(refusal)
-    return schemes_of(key)
+    return tuple(scheme for scheme in schemes_of(key) if not scheme.weakens(key))
 
 
 def schemes_of(key: PrivateKey | PublicKey) -> tuple[SignatureScheme, ...]:

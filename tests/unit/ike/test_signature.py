@@ -18,6 +18,7 @@ from hauberk_ike.signature import (
     PSS_SHA256,
     PSS_SHA384,
     PSS_SHA512,
+    SCHEMES,
     PrivateKey,
     PublicKey,
     SignatureScheme,
@@ -99,7 +100,7 @@ def test_every_key_signs_with_its_own_scheme_and_its_public_key_verifies(
     ],
     ids=["P-256", "P-384", "P-521", "RSA", "Ed25519", "ML-DSA-65"],
 )
-def test_the_hash_is_one_that_the_peer_takes_and_not_weaker_than_the_key(
+def test_we_sign_with_a_hash_that_the_peer_takes_and_that_is_not_weaker_than_the_key(
     key: PrivateKey, schemes: list[SignatureScheme]
 ) -> None:
     for hash_id in HashAlgorithm:
@@ -146,6 +147,19 @@ def test_the_other_identifiers_are_what_another_encoder_writes() -> None:
     for key, scheme in ((ED, ED25519), (ML, ML_DSA_65)):
         certificate = Authority("pure", key=key).certify(P256.public_key(), "node")
         assert certificate.tbs_certificate_bytes.count(scheme.identifier) == 1
+
+
+@pytest.mark.parametrize("key", [P256, P384, P521], ids=["P-256", "P-384", "P-521"])
+def test_a_peer_may_sign_with_any_hash_that_we_have_named_whatever_its_curve(key: ec.EllipticCurvePrivateKey) -> None:
+    # OpenIKED 7.4 signs with SHA-256 on every curve. RFC 7427 ties no hash to a curve.
+    for digest, scheme in (
+        (hashes.SHA256(), ECDSA_SHA256),
+        (hashes.SHA384(), ECDSA_SHA384),
+        (hashes.SHA512(), ECDSA_SHA512),
+    ):
+        auth = method_14(scheme.identifier, key.sign(OCTETS, ec.ECDSA(digest)))
+        verify(key.public_key(), auth, OCTETS)
+        assert refusal(key.public_key(), auth, OCTETS + b"\0") == "the signature is wrong"
 
 
 # RFC 4754: what peers without RFC 7427 do
@@ -304,14 +318,20 @@ def test_pitfall_2_ecdsa_with_sha_1_is_refused() -> None:
     assert refusal(P256.public_key(), auth) == "the signature algorithm is not supported"
 
 
-def test_pitfall_2_a_curve_goes_with_no_weaker_hash() -> None:
-    for key, digest, scheme in (
-        (P384, hashes.SHA256(), ECDSA_SHA256),
-        (P521, hashes.SHA256(), ECDSA_SHA256),
-        (P521, hashes.SHA384(), ECDSA_SHA384),
-    ):
-        auth = method_14(scheme.identifier, key.sign(OCTETS, ec.ECDSA(digest)))
-        assert refusal(key.public_key(), auth) == "the signature algorithm does not fit the certificate's key"
+@pytest.mark.parametrize(
+    ("digest", "identifier"),
+    [(hashes.SHA224(), "300a06082a8648ce3d040301"), (hashes.SHA3_256(), "300b060960864801650304030a")],
+    ids=["SHA-224", "SHA3-256"],
+)
+def test_pitfall_2_a_hash_that_we_have_not_named_is_refused(digest: hashes.HashAlgorithm, identifier: str) -> None:
+    # RFC 7427 section 4: a peer picks among those that were named to it. OIDs: RFC 5758 section 3.2, RFC 9688.
+    for key in (P256, P384, P521):
+        auth = method_14(bytes.fromhex(identifier), key.sign(OCTETS, ec.ECDSA(digest)))
+        assert refusal(key.public_key(), auth) == "the signature algorithm is not supported"
+
+
+def test_all_schemes_use_hashes_that_we_have_named() -> None:
+    assert {scheme.hash_id for scheme in SCHEMES} == ALL
 
 
 def test_pitfall_10_a_signature_by_one_kind_of_key_is_none_by_another() -> None:
