@@ -61,9 +61,10 @@ line ends in '&'.
 _WISHES: Final = (
     "local", "remote", "identity", "peer_identity", "psk_file", "ppk_file", "ppk_id", "ppk_optional", "certificate",
     "key", "ca", "profile", "ml_dsa", "port", "remote_port", "nat_port", "ike", "esp", "mode", "ts_local", "ts_remote",
-    "label", "childless", "encapsulation", "mobike", "rekey_seconds", "rekey_bytes", "rekey_packets",
-    "ike_rekey_seconds", "initial_contact",
+    "label", "childless", "children_apart", "encapsulation", "mobike", "rekey_seconds", "rekey_bytes",
+    "rekey_packets", "ike_rekey_seconds", "initial_contact",
     "dpd_seconds", "keepalive_seconds", "fragment_size", "retransmit_tries", "retransmit_seconds",
+    "cookie_threshold",
 )  # fmt: skip
 
 
@@ -215,6 +216,12 @@ def _add_child(command: argparse.ArgumentParser) -> None:
     group.add_argument("--label", help=f"the CHILD SA's name here, default {DEFAULT_LABEL}")
     group.add_argument("--childless", action="store_true", default=None, help="an IKE SA without CHILD SA (RFC 6023)")
     group.add_argument(
+        "--children-apart",
+        action="store_true",
+        default=None,
+        help="set up an IKE SA without CHILD SA, then the CHILD SA in an exchange of its own",
+    )
+    group.add_argument(
         "--encapsulation",
         choices=("auto", "always", "never"),
         help="ESP in UDP: where there is a NAT (auto, the default), always, or never",
@@ -238,6 +245,12 @@ def _add_child(command: argparse.ArgumentParser) -> None:
         type=int,
         metavar="BYTES",
         help="longest IP packet; longer messages go in fragments (RFC 7383), default 1280; 0: never, either way",
+    )
+    group.add_argument(
+        "--cookie-threshold",
+        type=int,
+        metavar="N",
+        help="with so many half-open IKE SAs, ask whoever begins for a COOKIE first, default 32; 0: always",
     )
     group.add_argument("--retransmit-tries", type=int, metavar="N", help="times that a request is sent, default 5")
     group.add_argument(
@@ -404,6 +417,7 @@ def _wish(options: argparse.Namespace, given: dict[str, Any]) -> RunWish:
             "initial_contact",
             "encapsulation",
             "mobike",
+            "children_apart",
         ),
         **({"identity": given["peer_identity"]} if "peer_identity" in given else {}),
         **({"rekey_seconds": given["ike_rekey_seconds"]} if "ike_rekey_seconds" in given else {}),
@@ -413,6 +427,7 @@ def _wish(options: argparse.Namespace, given: dict[str, Any]) -> RunWish:
         **_those(
             given, "identity", "certificate", "key", "ca", "profile", "ml_dsa", "port", "nat_port", "remote_port",
             "retransmit_tries", "retransmit_seconds", "keepalive_seconds", "fragment_size",
+            "cookie_threshold",
         ),
         peers=(peer,),
     )  # fmt: skip

@@ -88,6 +88,7 @@ def build_configuration(wish: RunWish, directory: Path) -> Configuration:
             retransmit_seconds=wish.retransmit_seconds,
             keepalive_seconds=wish.keepalive_seconds,
             fragment_bytes=wish.fragment_size,
+            cookie_threshold=wish.cookie_threshold,
             encapsulation_port=wish.nat_port,
             encapsulation=_common_encapsulation(peers),
             use_ppk=any(peer.ppk_file is not None for peer in wish.peers),
@@ -153,6 +154,7 @@ def _peer(wish: PeerWish, run: RunWish, identity: Identity, directory: Path) -> 
             initial_contact=wish.initial_contact,
             encapsulation=Encapsulation(wish.encapsulation),
             mobike=wish.mobike,
+            children_apart=wish.children_apart,
             rekey_seconds=wish.rekey_seconds,
         )
     except ProposalError as error:

@@ -60,6 +60,7 @@ class PeerWish:
     initial_contact: bool = False
     encapsulation: Encapsulate = "auto"
     mobike: bool = False
+    children_apart: bool = False
     rekey_seconds: float = 0.0
 
 
@@ -87,6 +88,7 @@ class RunWish:
     retransmit_seconds: float = 1.0
     keepalive_seconds: float = 20.0
     fragment_size: int = 1280
+    cookie_threshold: int = 32
 
 
 def read_wish(path: Path) -> RunWish:

@@ -69,7 +69,8 @@ class PeerConfig:
 
     `identity` is what it must prove, in the way that `authentication` says (None: as all peers of the endpoint do, by
     certificate). `initial_contact`: as initiator, tell the peer that we remember no SA with it (RFC 7296 section 2.4).
-    With no `children` the IKE SA is set up alone, if the peer can (RFC 6023).
+    With no `children` the IKE SA is set up alone, if the peer can (RFC 6023). `children_apart`: as initiator, likewise,
+    and each child then has an exchange of its own, with a key exchange of its own if its proposals have one.
     `mobike`: as responder, let the peer move to other addresses if the policy permits them (RFC 4555).
     """
 
@@ -84,6 +85,7 @@ class PeerConfig:
     initial_contact: bool = False
     encapsulation: Encapsulation = Encapsulation.AUTO
     mobike: bool = False
+    children_apart: bool = False
     rekey_seconds: float = 0.0
     """How long the IKE SA lives before it is rekeyed; 0: as long as nobody asks."""
 

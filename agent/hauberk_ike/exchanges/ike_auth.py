@@ -51,14 +51,16 @@ if TYPE_CHECKING:
 class IkeAuth:
     """The initiator's side."""
 
-    __slots__ = ("_child", "_mixed", "_peer")
+    __slots__ = ("_child", "_later", "_mixed", "_peer")
 
     kind = ExchangeType.IKE_AUTH
     doing = Doing.NOTHING
 
     def __init__(self, peer: PeerConfig) -> None:
         self._peer = peer
-        self._child = ChildRequest(peer.children[0]) if peer.children else None
+        together = () if peer.children_apart else peer.children[:1]
+        self._child = ChildRequest(together[0]) if together else None
+        self._later = peer.children[len(together) :]
         self._mixed: IkeKeys | None = None
         """The keys with the PPK in them, if we have offered one."""
 
@@ -132,7 +134,7 @@ class IkeAuth:
             return
         sa.established(initial_contact=_initial_contact(contents), now=now)
         self._finish_child(sa, contents, now)
-        for config in self._peer.children[1:]:
+        for config in self._later:
             sa.start(CreateChildSa(config), now)
 
     def _confirmed_keys(self, sa: "IkeSa", contents: Contents) -> IkeKeys:

@@ -1,5 +1,6 @@
 """IKE_SA_INIT and IKE_AUTH as they should go: two endpoints end with the same IKE SA and the same CHILD SAs."""
 
+from dataclasses import replace
 from ipaddress import IPv6Network
 
 import pytest
@@ -142,6 +143,20 @@ def test_an_ike_sa_without_a_child_is_possible() -> None:
     pair = Pair(children=())
     pair.set_up()
     assert not pair.bob.seen(ChildSaUp)
+    assert pair.quiet()
+
+
+def test_children_may_have_exchanges_of_their_own_after_an_ike_sa_without() -> None:
+    pair = Pair(children=(child("one", esp="aes256gcm16-x25519"), child("two")))
+    pair.alice_peer = replace(pair.alice_peer, children_apart=True)
+    pair.set_up()  # --> IKE_SA_INIT, IKE_AUTH, without a child (RFC 6023)
+    assert not pair.bob.seen(ChildSaUp)
+    pair.to_bob()  # --> CREATE_CHILD_SA for "one", with KE
+    pair.to_alice()  # <-- CREATE_CHILD_SA
+    assert str(pair.alice.one(ChildSaUp).proposal) == "aes256gcm16-x25519"
+    pair.settle()
+    assert [up.label for up in pair.bob.seen(ChildSaUp)] == ["one", "two"]
+    agree(pair.alice, pair.bob)
     assert pair.quiet()
 
 
