@@ -26,6 +26,7 @@ from tests.lab import (
     addresses,
     build,
     cache,
+    cni,
     containers,
     controlplane,
     disk,
@@ -449,6 +450,7 @@ class Lab:
         self._wait_api()
         self._start_server(controlplane.CONTROLLER_MANAGER)
         self._start_server(controlplane.SCHEDULER)
+        self._install_network()
         members = [self._create_node() for _ in range(nodes)]
         self._progress("nodes: " + ", ".join(member.name for member in members))
         self.wait_ready(timeout=BRING_UP_SECONDS)
@@ -500,6 +502,19 @@ class Lab:
                     f"kube-apiserver was not ready after {BRING_UP_SECONDS:.0f} s",
                     log=self.run_directory / f"{controlplane.APISERVER}.log",
                 )
+            time.sleep(POLL_SECONDS)
+
+    def _install_network(self) -> None:
+        """Without it no node becomes Ready. The API server makes its namespace a moment after it is ready."""
+        path = f"/apis/apps/v1/namespaces/{cni.NAMESPACE}/daemonsets"
+        deadline = time.monotonic() + BRING_UP_SECONDS
+        while True:
+            try:
+                self.api.post(path, cni.daemon_set())
+                return
+            except ApiRefused:
+                if time.monotonic() > deadline:
+                    raise
             time.sleep(POLL_SECONDS)
 
     def _create_node(self) -> Node:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from tests.lab.cni import CONFIGURATION_DIRECTORY
 from tests.lab.oci import PAUSE_IMAGE
 
 SOCKET = "/run/containerd/containerd.sock"
@@ -15,7 +16,7 @@ def containerd_configuration() -> str:
   sandbox = "{PAUSE_IMAGE}"
 [plugins.'io.containerd.cri.v1.runtime'.cni]
   bin_dirs = ["/usr/lib/cni"]
-  conf_dir = "/run/cni/net.d"
+  conf_dir = "{CONFIGURATION_DIRECTORY}"
 """
 
 

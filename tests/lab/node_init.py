@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
+from tests.lab import cni
 from tests.lab.addresses import Interface, Route
 
 RUN_DIRECTORY = "/run/node"  # where a node sees its run directory
@@ -165,28 +166,10 @@ def bring_up_network(configuration: Configuration) -> None:
 
 
 def write_cni_configuration(configuration: Configuration) -> None:
-    """Pods get addresses from the node's own pod networks, on a bridge of its own."""
-    network = {
-        "cniVersion": "1.0.0",
-        "name": "lab",
-        "plugins": [
-            {
-                "type": "bridge",
-                "bridge": "cni0",
-                "isGateway": True,
-                "ipMasq": False,
-                "ipam": {
-                    "type": "host-local",
-                    "dataDir": "/run/cni/ipam",
-                    "ranges": [[{"subnet": cidr}] for cidr in configuration.pod_cidrs],
-                    "routes": [{"dst": "::/0" if ":" in cidr else "0.0.0.0/0"} for cidr in configuration.pod_cidrs],
-                },
-            }
-        ],
-    }
-    directory = Path("/run/cni/net.d")
-    directory.mkdir(parents=True)
-    (directory / "10-bridge.conflist").write_text(json.dumps(network))
+    """This node's network, for the DaemonSet that installs it."""
+    directory = Path(cni.DIRECTORY)
+    directory.mkdir()
+    (directory / cni.FILE).write_text(cni.bridge(configuration.pod_cidrs))
 
 
 def supervise(services: dict[str, tuple[str, ...]]) -> None:

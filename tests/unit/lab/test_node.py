@@ -10,7 +10,7 @@ from tests.lab.node_init import Configuration
 
 def test_a_node_object_has_the_pod_networks_before_kubelet_comes() -> None:
     manifest = Node.of(Family.DUAL, 12).manifest()
-    assert manifest["metadata"] == {"name": "n2"}
+    assert manifest["metadata"] == {"name": "n2", "labels": {"kubernetes.io/os": "linux"}}
     assert manifest["spec"] == {"podCIDR": "10.244.12.0/24", "podCIDRs": ["10.244.12.0/24", "fd00:244:12::/64"]}
 
 
