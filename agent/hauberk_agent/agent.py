@@ -20,6 +20,7 @@ from cryptography import x509
 
 from hauberk_agent.cache import DesiredCache
 from hauberk_agent.clear_traffic import LOOK_SECONDS, ClearTraffic
+from hauberk_agent.deposit import Deposit
 from hauberk_agent.desired import Desired
 from hauberk_agent.health import HealthServer
 from hauberk_agent.identity import Identity, IdentityKeeper, IdentityStore, Wanted, parse_roots
@@ -64,6 +65,8 @@ class AgentSettings:
     ike_port: int = 500
     encapsulation_port: int = 4500
     health_port: int = 9470
+    holder_socket: Path | None = None
+    """Where the socket holder of this node is asked, if there is one."""
 
 
 class Agent:
@@ -136,7 +139,10 @@ class Agent:
         self._carried_out: dict[str, Phase] = {}
         """By tunnel UID: the phase last carried out."""
         self._transport = Transport(
-            self.sessions, port=settings.ike_port, encapsulation_port=settings.encapsulation_port
+            self.sessions,
+            port=settings.ike_port,
+            encapsulation_port=settings.encapsulation_port,
+            deposit=Deposit(settings.holder_socket) if settings.holder_socket is not None else None,
         )
 
     # The life of an agent
@@ -341,7 +347,7 @@ class Agent:
 
     async def _reconcile_for_ever(self) -> None:
         while True:
-            wait = _SOON_SECONDS if self.problems else _RECONCILE_SECONDS
+            wait = _RECONCILE_SECONDS if not self.problems and self._transport.deposited else _SOON_SECONDS
             await _wait(self._reconcile_wake, wait)
             if self.desired is None or self.desired.plan is None or not self.usable:
                 continue
@@ -349,6 +355,7 @@ class Agent:
                 self._apply()
             elif self.roster is not None and self._transport.problems:
                 self._transport.listen(self.roster.own.addresses)
+            self._transport.keep_deposited()
             self._reconcile_policies()
             self._sweep()
             self._report_wake.set()

@@ -120,6 +120,14 @@ def _parser() -> argparse.ArgumentParser:
         help="TCP port on 127.0.0.1 of /livez and /readyz, default 9470 [HAUBERK_HEALTH_PORT]",
     )
     run.add_argument(
+        "--holder-socket",
+        type=Path,
+        default=_path_from("HAUBERK_HOLDER_SOCKET"),
+        metavar="PATH",
+        help="have the UDP sockets held by hauberk-holder, so that a restart does not interrupt ESP in UDP"
+        " [HAUBERK_HOLDER_SOCKET]",
+    )
+    run.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         default=os.environ.get("HAUBERK_LOG_LEVEL", "info"),
@@ -192,6 +200,7 @@ async def _run_agent(options: argparse.Namespace) -> None:
         ike_port=options.ike_port,
         encapsulation_port=options.encapsulation_port,
         health_port=options.health_port,
+        holder_socket=options.holder_socket,
     )
     loop = asyncio.get_running_loop()
     with Xfrm() as kernel:

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, Protocol, cast
 
+from hauberk_agent.deposit import Deposit
 from hauberk_ike import Datagram, IpAddress, SocketAddress, parse_host
 from hauberk_xfrm.ike_socket import open_ike_socket
 
@@ -42,13 +43,26 @@ class Transport:
     """Drives the sessions. Made and used within one asyncio loop, whose clock is the sessions' `now`."""
 
     def __init__(
-        self, sessions: Speaker, *, port: int, encapsulation_port: int | None = None, bypass: bool = True
+        self,
+        sessions: Speaker,
+        *,
+        port: int,
+        encapsulation_port: int | None = None,
+        bypass: bool = True,
+        deposit: Deposit | None = None,
     ) -> None:
-        """bypass: give the sockets an IPsec policy of their own (needs CAP_NET_ADMIN)."""
+        """bypass: give the sockets an IPsec policy of their own (needs CAP_NET_ADMIN).
+
+        deposit: who holds the sockets while we are away, and what an earlier agent left there.
+        """
         self._sessions = sessions
         self._ports = (port,) if encapsulation_port is None else (port, encapsulation_port)
         self._encapsulation_port = encapsulation_port
         self._bypass = bypass
+        self._deposit = deposit
+        self._taken = deposit is None
+        self._deposited: set[SocketAddress] = set()
+        self._left: dict[SocketAddress, socket.socket] = {}
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[SocketAddress, socket.socket] = {}
         self._problems: dict[SocketAddress, str] = {}
@@ -59,11 +73,17 @@ class Transport:
         """A sentence for each socket that is missing. Those that are there do their work all the same."""
         return tuple(self._problems.values())
 
+    @property
+    def deposited(self) -> bool:
+        """Whether all sockets outlive us, or nobody is to hold them."""
+        return self._deposit is None or (self._deposit.connected and self._deposited == set(self._sockets))
+
     def listen(self, addresses: Iterable[IpAddress]) -> None:
         """Opens and closes sockets so that each address has its own. What fails is in `problems`: call again."""
         wanted = [SocketAddress(host=host, port=port) for host in addresses for port in self._ports]
         for local in [local for local in self._sockets if local not in wanted]:
             self._close(local)
+        self._take_over()
         before, self._problems = self._problems, {}
         for local in wanted:
             if local not in self._sockets:
@@ -74,6 +94,16 @@ class Transport:
                     self._problems[local] = problem
                     if before.get(local) != problem:
                         _log.warning("%s", problem)
+        for sock in self._left.values():
+            sock.close()
+        self._left.clear()
+        if self._deposit is not None and set(self._sockets) != self._deposited:
+            self._hand_over(self._deposit)
+
+    def keep_deposited(self) -> None:
+        """Sees to it that the sockets are held, by a holder that came late or anew, too. To be called now and then."""
+        if self._deposit is not None and not self.deposited:
+            self._hand_over(self._deposit)
 
     def close(self) -> None:
         """Closes all sockets. Nothing is sent: the kernel's SAs outlive us."""
@@ -81,6 +111,8 @@ class Transport:
             self._timer.cancel()
         for local in list(self._sockets):
             self._close(local)
+        if self._deposit is not None:
+            self._deposit.close()
 
     def pump(self) -> None:
         """Sends what is to be sent and sets the timer anew. To be called whenever the sessions were told something."""
@@ -89,11 +121,25 @@ class Transport:
         finally:
             self._set_timer()
 
+    def _take_over(self) -> None:
+        """What an earlier agent left, until the holder has once answered."""
+        if self._deposit is not None and not self._taken:
+            self._left = self._deposit.take()
+            self._taken = self._deposit.problem is None
+
+    def _hand_over(self, deposit: Deposit) -> None:
+        if deposit.keep(self._sockets.values()):
+            self._taken = True
+            self._deposited = set(self._sockets)
+
     def _open(self, local: SocketAddress) -> None:
+        left = self._left.pop(local, None)
         takes_esp = local.port == self._encapsulation_port
-        self._sockets[local] = sock = open_ike_socket(local.host, local.port, bypass=self._bypass, takes_esp=takes_esp)
+        self._sockets[local] = sock = (
+            open_ike_socket(local.host, local.port, bypass=self._bypass, takes_esp=takes_esp) if left is None else left
+        )
         self._loop.add_reader(sock, self._readable, sock, local)
-        _log.info("listening on %s", local)
+        _log.info("listening on %s%s", local, "" if left is None else ", as the agent before did")
 
     def _close(self, local: SocketAddress) -> None:
         sock = self._sockets.pop(local)
