@@ -106,3 +106,22 @@ def test_the_image_by_tag_and_by_digest(helm: Helm, chart: Rendered) -> None:
 def _container(pod: Object) -> Object:
     (container,) = pod["containers"]
     return container
+
+
+def test_the_holder_is_there_when_wanted_has_no_capability_and_outlives_upgrades(helm: Helm, chart: Rendered) -> None:
+    assert "hauberk-holder" not in chart.pod_templates()
+    agent = _container(chart.pod_templates()["hauberk-agent"])
+    assert not any(word.startswith("--holder-socket") for word in agent["command"])
+
+    wanted = helm.render({"holder.enabled": True})
+    pod = wanted.pod_templates()["hauberk-holder"]
+    holder, agent = _container(pod), _container(wanted.pod_templates()["hauberk-agent"])
+    assert wanted.one("DaemonSet", "hauberk-holder")["spec"]["updateStrategy"] == {"type": "OnDelete"}
+    assert pod["hostNetwork"] is True
+    assert pod["tolerations"] == [{"operator": "Exists"}]
+    assert holder["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert holder["securityContext"]["readOnlyRootFilesystem"] is True
+    place = holder["command"][-1].partition("=")[2]
+    assert f"--holder-socket={place}" in agent["command"]
+    mounts = [{m["mountPath"] for m in container["volumeMounts"]} for container in (holder, agent)]
+    assert all(place.rpartition("/")[0] in paths for paths in mounts)
