@@ -21,6 +21,9 @@ EXAMPLES: Final = CHART.parent.parent / "examples"
 RELEASE: Final = "hauberk"
 NAMESPACE: Final = "hauberk-system"
 
+_POLL_SECONDS: Final = 0.25
+"""Each look runs `ip` in every node, and the nodes have better to do."""
+
 _STATE = re.compile(r"^src (\S+) dst (\S+)\s+proto esp spi (0x[0-9a-f]+)(?:\(\d+\))? reqid (\d+)")
 
 
@@ -142,7 +145,7 @@ class Deployment:
         while missing := self.unpaired():
             if time.monotonic() - started > timeout:
                 raise TimeoutError(f"after {timeout:.0f} s no ESP state shared by {', '.join(missing)}")
-            time.sleep(0.1)
+            time.sleep(_POLL_SECONDS)
         return time.monotonic() - started
 
     def resident_mb(self, program: str) -> float:

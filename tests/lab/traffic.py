@@ -438,7 +438,6 @@ def _daemon_set(network: str, image: str, program: Path) -> dict[str, Any]:
                     "automountServiceAccountToken": False,
                     "enableServiceLinks": False,
                     "terminationGracePeriodSeconds": 1,
-                    "tolerations": [{"operator": "Exists"}],
                     "containers": [container],
                     "volumes": [
                         {"name": "program", "configMap": {"name": "program"}},

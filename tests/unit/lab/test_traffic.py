@@ -438,6 +438,6 @@ def test_the_manifests_hold_the_program_and_their_promises() -> None:
     for network in ("pod", "host"):
         spec = made["DaemonSet", f"traffic-{network}"]["spec"]["template"]["spec"]
         assert spec["hostNetwork"] is (network == "host")
-        assert spec["tolerations"] == [{"operator": "Exists"}]
+        assert "tolerations" not in spec  # as applications: they start where a node is Ready
         assert spec["containers"][0]["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert made["Service", "traffic"]["spec"]["externalTrafficPolicy"] == "Cluster"
