@@ -68,6 +68,31 @@ def test_every_node_is_a_kernel_of_its_own(lab: Lab) -> None:
     assert {lab.node_run(node.name, ["hostname"]).stdout.strip() for node in lab.nodes} == {"n1", "n2", "n3"}
 
 
+def test_what_the_control_plane_sends_a_node_arrives_at_once(lab: Lab) -> None:
+    """Packets that are longer than the MTU never arrive: nobody may leave them to a device to cut up."""
+    kubectl = next(word for word in lab.kubectl_command() if word.endswith("/kubectl"))
+    sent, again = _segments(lab)
+    got = lab.node_run("n1", [kubectl, f"--kubeconfig={lab.kubeconfig}", "get", "--raw", "/openapi/v2"])
+    assert len(got.stdout) > 500_000
+    lab.node_run("n1", ["sh", "-c", "cat >/dev/null"], stdin=bytes(2_000_000))
+    sent, again = (now - then for now, then in zip(_segments(lab), (sent, again), strict=True))
+    assert sent > 1_500
+    assert again <= sent / 50
+
+
+def _segments(lab: Lab) -> tuple[int, int]:
+    """TCP segments that the control plane's side has sent, and those of them that it had to send again."""
+    names, values = (
+        line.split()
+        for line in subprocess.run(
+            network.command_inside(lab.netns, ["cat", "/proc/net/snmp"]), check=True, capture_output=True, text=True
+        ).stdout.splitlines()
+        if line.startswith("Tcp:")
+    )
+    found = dict(zip(names, values, strict=True))
+    return int(found["OutSegs"]), int(found["RetransSegs"])
+
+
 def test_a_node_cannot_change_the_host(lab: Lab) -> None:
     path = Path("/etc/hauberk-lab-was-here")
     refused = lab.node_run("n1", ["touch", str(path)], check=False)
