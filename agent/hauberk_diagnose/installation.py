@@ -3,7 +3,8 @@
 The order loses no packet. As a rekey's initiator both directions are installed at once: the peer's answer says that
 it is ready. As its responder the inbound state stands before the answer goes out, and the outbound one, which the
 kernel would use at once, waits until the peer shows that it is ready: it deletes the old CHILD SA, or sends on the new.
-A replaced inbound state lingers, for packets that are under way.
+A replaced inbound state lingers, for packets that are under way. All the same where a peer reauthenticates, and sets
+up another IKE SA with the same CHILD SA: but as it may have lost the old one, we wait for it a few seconds only.
 
 Everything carries request ids from a band of this command's own, so that it is never taken for somebody else's.
 """
@@ -45,6 +46,8 @@ PRIORITY: Final = 0x0010_0000
 """Before the agent's policies, after those that other daemons make for single addresses."""
 REPLAY_WINDOW: Final = 1024
 LINGER_SECONDS: Final = 5.0
+OUTBOUND_WAIT_SECONDS: Final = 3.0
+"""How long a peer that sets up a CHILD SA anew is sent to on the old one, if it shows nothing."""
 POLL_SECONDS: Final = 0.2
 _SPIS: Final = range(0xC000_0000, 0xD000_0000)
 
@@ -77,7 +80,7 @@ class Installation(Protocol):
         """That SPI is not needed after all."""
         ...
 
-    def up(self, event: ChildSaUp) -> None:
+    def up(self, event: ChildSaUp, *, now: float) -> None:
         """A CHILD SA is agreed on."""
         ...
 
@@ -85,8 +88,8 @@ class Installation(Protocol):
         """A CHILD SA has ended."""
         ...
 
-    def drop(self, ike_sa: IkeSaId) -> None:
-        """An IKE SA was forgotten, or its peer is gone: its children end without a word."""
+    def drop(self, ike_sa: IkeSaId, *, now: float) -> None:
+        """An IKE SA has ended or was forgotten: its children end without a word."""
         ...
 
     def hand_over(self, old: IkeSaId, new: IkeSaId) -> None:
@@ -130,13 +133,13 @@ class NoInstallation:
     def release(self, spi: int, peer: PeerConfig) -> None:
         self._spis.discard(spi)
 
-    def up(self, event: ChildSaUp) -> None:
+    def up(self, event: ChildSaUp, *, now: float) -> None:
         """Nothing to do."""
 
     def down(self, spi_in: int, *, now: float) -> None:
         self._spis.discard(spi_in)
 
-    def drop(self, ike_sa: IkeSaId) -> None:
+    def drop(self, ike_sa: IkeSaId, *, now: float) -> None:
         """Nothing to do."""
 
     def hand_over(self, old: IkeSaId, new: IkeSaId) -> None:
@@ -160,16 +163,18 @@ class NoInstallation:
 
 @dataclass(slots=True, kw_only=True)
 class _Installed:
-    """A CHILD SA in the kernel. `outbound` is the state that waits, until it is installed."""
+    """A CHILD SA in the kernel. `outbound` is the state that waits, until it is installed: at `due`, if not before."""
 
     ike_sa: IkeSaId
     local: IpAddress
     remote: IpAddress
     spi_in: Spi
     spi_out: Spi
+    reqid: ReqId
     replaces: int | None
     policies: tuple[Policy, ...]
     outbound: State | None = field(repr=False)
+    due: float | None
 
 
 class KernelInstallation:
@@ -219,7 +224,7 @@ class KernelInstallation:
         destination = self._allocated.pop(spi, peer.local.host)
         self._kernel.delete_state(destination=destination, spi=Spi(spi))
 
-    def up(self, event: ChildSaUp) -> None:
+    def up(self, event: ChildSaUp, *, now: float) -> None:
         local, remote = event.local, event.remote
         reqid = self._reqid(event.peer, event.label)
         mode = _MODES[event.mode]
@@ -253,16 +258,19 @@ class KernelInstallation:
                 esn=event.keys_out.esn, share=self._chance.uniform(*SOFT_SHARE)
             ),
         )
+        renewed = None if event.initiator or event.rekeyed_spi_in is not None else self._with_reqid(reqid)
         child = _Installed(
             ike_sa=event.ike_sa,
             local=local,
             remote=remote,
             spi_in=inbound.spi,
             spi_out=outbound.spi,
-            replaces=event.rekeyed_spi_in,
+            reqid=reqid,
+            replaces=event.rekeyed_spi_in if renewed is None else renewed,
             policies=_policies(event, local, remote, reqid, mode),
             # A redundant one is never sent on.
             outbound=None if event.redundant else outbound,
+            due=None if renewed is None else now + OUTBOUND_WAIT_SECONDS,
         )
         self._children[event.spi_in] = child
         try:
@@ -271,7 +279,7 @@ class KernelInstallation:
             # The larval state has expired meanwhile (net.core.xfrm_acq_expires); its SPI is still free.
             self._kernel.add_state(inbound)
         self._allocated.pop(event.spi_in, None)
-        if event.initiator or event.rekeyed_spi_in not in self._children:
+        if event.initiator or child.replaces not in self._children:
             self._install_outbound(child)
         for policy in child.policies:
             if not self._policies.get(policy.slot):
@@ -292,9 +300,10 @@ class KernelInstallation:
             if child.ike_sa == old:
                 child.ike_sa = new
 
-    def drop(self, ike_sa: IkeSaId) -> None:
-        for spi_in in [spi_in for spi_in, child in self._children.items() if child.ike_sa == ike_sa]:
-            self._remove(spi_in)
+    def drop(self, ike_sa: IkeSaId, *, now: float) -> None:
+        ending = [spi_in for spi_in, child in self._children.items() if child.ike_sa == ike_sa]
+        for spi_in in reversed(ending):  # a successor that ends too, before what it was to replace
+            self.down(spi_in, now=now)
 
     def worn(self, heard: Events) -> list[tuple[IkeSaId, int]]:
         told = {(each.destination, each.spi) for each in heard.told if isinstance(each, Expiry) and not each.hard}
@@ -324,7 +333,7 @@ class KernelInstallation:
     def handle_timer(self, now: float) -> None:
         for child in self._waiting():
             state = self._kernel.get_state(child.local, child.spi_in)
-            if state is not None and state.packets:
+            if (state is not None and state.packets) or (child.due is not None and now >= child.due):
                 self._install_outbound(child)
         due = [entry for entry in self._lingering if entry[0] <= now]
         self._lingering = [entry for entry in self._lingering if entry[0] > now]
@@ -352,6 +361,10 @@ class KernelInstallation:
     def _waiting(self) -> list[_Installed]:
         """Those whose peer has not shown yet that it is ready."""
         return [child for child in self._children.values() if child.outbound is not None]
+
+    def _with_reqid(self, reqid: ReqId) -> int | None:
+        """The inbound SPI of the newest child with that request id: of the same peer and label."""
+        return next((spi_in for spi_in, child in reversed(self._children.items()) if child.reqid == reqid), None)
 
     def _install_outbound(self, child: _Installed) -> None:
         state, child.outbound = child.outbound, None

@@ -240,11 +240,11 @@ class Runner:
             case IkeSaUp():
                 self._alive.add(event.ike_sa)
                 if event.initial_contact:
-                    self._forget_former(event)
+                    self._forget_former(event, now)
             case IkeSaDown():
                 self._alive.discard(event.ike_sa)
                 self._lost = self._lost or event.reason is DownReason.UNREACHABLE
-                self._guard(lambda: self._installation.drop(event.ike_sa))
+                self._guard(lambda: self._installation.drop(event.ike_sa, now=now))
             case IkeSaRekeyed():
                 self._alive.discard(event.old)
                 self._alive.add(event.new)
@@ -256,7 +256,7 @@ class Runner:
                 self._rekey_children(event.ike_sa, now)
             case ChildSaUp():
                 try:
-                    self._installation.up(event)
+                    self._installation.up(event, now=now)
                 except (XfrmError, ValueError) as error:
                     self._kernel_failed = True
                     text = f"CHILD SA {event.label} is not installed: {error}"
@@ -290,14 +290,14 @@ class Runner:
             with suppress(UnknownIkeSa):  # it is ending
                 self._endpoint.rekey_child(ike_sa, spi_in, now=now)
 
-    def _forget_former(self, event: IkeSaUp) -> None:
+    def _forget_former(self, event: IkeSaUp, now: float) -> None:
         """INITIAL_CONTACT (RFC 7296 section 2.4): the peer knows of no other IKE SA with us."""
         for sa in self._endpoint.established():
             if sa.identity == event.identity and sa.ike_sa != event.ike_sa:
                 former = sa.ike_sa
                 self._endpoint.forget(former)
                 self._alive.discard(former)
-                self._guard(partial(self._installation.drop, former))
+                self._guard(partial(self._installation.drop, former, now=now))
                 self._reporter.note("IkeSaForgotten", f"IKE SA {former} forgotten: the peer has lost it", ike_sa=former)
 
     def _guard(self, deed: Callable[[], None]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from hauberk_diagnose.claims import REQIDS, claim
 from hauberk_diagnose.cleanup import Removed, remove_leftovers
-from hauberk_diagnose.installation import LINGER_SECONDS, PRIORITY, KernelInstallation
+from hauberk_diagnose.installation import LINGER_SECONDS, OUTBOUND_WAIT_SECONDS, PRIORITY, KernelInstallation
 from hauberk_ike import (
     ChildConfig,
     ChildSaUp,
@@ -124,7 +124,7 @@ def test_a_tunnel_is_two_states_and_three_policies_of_one_reqid() -> None:
     kernel = FakeKernel()
     ours = installation(kernel)
 
-    ours.up(agreed(ours.allocate(PEER.children[0], PEER)))
+    ours.up(agreed(ours.allocate(PEER.children[0], PEER)), now=0.0)
 
     assert [(str(s.source), str(s.destination), s.mode) for s in kernel.complete_states()] == [
         ("10.0.0.2", "10.0.0.1", KernelMode.TUNNEL),
@@ -141,7 +141,7 @@ def test_transport_mode_forwards_nothing() -> None:
     ours = installation(kernel)
     config = child(mode=Mode.TRANSPORT, local="10.0.0.1/32", remote="10.0.0.2/32")
 
-    ours.up(agreed(ours.allocate(config, PEER), config))
+    ours.up(agreed(ours.allocate(config, PEER), config), now=0.0)
 
     assert directions(kernel) == [Direction.IN, Direction.OUT]
     assert {state.mode for state in kernel.complete_states()} == {KernelMode.TRANSPORT}
@@ -151,7 +151,7 @@ def test_the_end_of_a_child_removes_what_it_had() -> None:
     kernel = FakeKernel()
     ours = installation(kernel)
     spi = ours.allocate(PEER.children[0], PEER)
-    ours.up(agreed(spi))
+    ours.up(agreed(spi), now=0.0)
 
     ours.down(spi, now=1.0)
 
@@ -163,8 +163,8 @@ def test_policies_stay_as_long_as_a_second_child_wants_them() -> None:
     kernel = FakeKernel()
     ours = installation(kernel)
     first, second = (ours.allocate(PEER.children[0], PEER) for _ in range(2))
-    ours.up(agreed(first, spi_out=1))
-    ours.up(agreed(second, spi_out=2))
+    ours.up(agreed(first, spi_out=1), now=0.0)
+    ours.up(agreed(second, spi_out=2), now=0.0)
 
     ours.down(first, now=1.0)
     assert len(kernel.policies) == 3
@@ -177,13 +177,13 @@ def test_somebody_elses_policy_is_left_alone() -> None:
     ours = installation(kernel)
     spi = ours.allocate(PEER.children[0], PEER)
     other = installation(FakeKernel())
-    other.up(agreed(other.allocate(PEER.children[0], PEER)))
+    other.up(agreed(other.allocate(PEER.children[0], PEER)), now=0.0)
     selector = next(p for p in kernel_policies(other) if p.direction is Direction.IN).selector
     foreign = Policy(selector=selector, direction=Direction.IN, priority=1, action=Action.ALLOW)
     kernel.add_policy(foreign)
 
     with pytest.raises(PolicyExists):
-        ours.up(agreed(spi))
+        ours.up(agreed(spi), now=0.0)
     ours.remove_everything()
 
     assert list(kernel.policies.values()) == [foreign]
@@ -208,10 +208,10 @@ def test_an_spi_that_is_not_needed_is_given_back() -> None:
 def test_a_forgotten_ike_sa_takes_its_children_along_and_no_others() -> None:
     kernel = FakeKernel()
     ours = installation(kernel)
-    ours.up(agreed(ours.allocate(PEER.children[0], PEER), spi_out=1, handle=1))
-    ours.up(agreed(ours.allocate(PEER.children[0], PEER), spi_out=2, handle=2))
+    ours.up(agreed(ours.allocate(PEER.children[0], PEER), spi_out=1, handle=1), now=0.0)
+    ours.up(agreed(ours.allocate(PEER.children[0], PEER), spi_out=2, handle=2), now=0.0)
 
-    ours.drop(IkeSaId(1))
+    ours.drop(IkeSaId(1), now=1.0)
 
     assert sorted(state.spi for state in kernel.states.values() if str(state.destination) == "10.0.0.2") == [2]
     assert len(kernel.policies) == 3
@@ -220,7 +220,7 @@ def test_a_forgotten_ike_sa_takes_its_children_along_and_no_others() -> None:
 def test_the_end_of_the_run_leaves_nothing() -> None:
     kernel = FakeKernel()
     ours = installation(kernel)
-    ours.up(agreed(ours.allocate(PEER.children[0], PEER)))
+    ours.up(agreed(ours.allocate(PEER.children[0], PEER)), now=0.0)
     ours.allocate(PEER.children[0], PEER)  # a larval state, for an exchange that never ended
 
     ours.remove_everything()
@@ -232,7 +232,7 @@ def test_the_end_of_the_run_leaves_nothing() -> None:
 def test_another_run_on_the_same_kernel_uses_other_reqids() -> None:
     kernel = FakeKernel()
     first = installation(kernel)
-    first.up(agreed(first.allocate(PEER.children[0], PEER)))
+    first.up(agreed(first.allocate(PEER.children[0], PEER)), now=0.0)
     in_use = {state.reqid for state in kernel.dump_states()}
 
     second = installation(kernel, reqids_in_use=in_use)
@@ -258,7 +258,7 @@ def test_what_a_child_may_carry_is_its_outbound_states_soft_limit() -> None:
     kernel = FakeKernel()
     ours = installation(kernel, wear={("peer", "tunnel-1"): Wear(bytes=1000, packets=100)}, chance=Random(1))
     spi = ours.allocate(PEER.children[0], PEER)
-    ours.up(agreed(spi, spi_out=0x1000))
+    ours.up(agreed(spi, spi_out=0x1000), now=0.0)
     inbound, out = (state.lifetime for state in kernel.complete_states())
     assert inbound == Lifetime()
     assert out.soft_bytes is not None
@@ -277,7 +277,7 @@ def test_whose_a_worn_state_is() -> None:
     kernel = FakeKernel()
     ours = installation(kernel, wear={("peer", "tunnel-1"): Wear(packets=2)})
     spi = ours.allocate(PEER.children[0], PEER)
-    ours.up(agreed(spi, spi_out=0x1000, handle=7))
+    ours.up(agreed(spi, spi_out=0x1000, handle=7), now=0.0)
     assert ours.worn(expired(PEER.remote.host, 0x1000)) == [(IkeSaId(7), spi)]
     assert ours.worn(expired(PEER.remote.host, 0x1000, hard=True)) == []
     assert ours.worn(expired(PEER.remote.host, 0x2000)) == [], "somebody else's"
@@ -289,7 +289,7 @@ def test_what_the_kernel_could_not_say_its_counters_show() -> None:
     ours = installation(kernel, wear={("peer", "tunnel-1"): Wear(packets=4)})
     spis = [ours.allocate(PEER.children[0], PEER) for _ in range(2)]
     for number, spi in enumerate(spis):
-        ours.up(agreed(spi, spi_out=0x1000 + number))
+        ours.up(agreed(spi, spi_out=0x1000 + number), now=0.0)
     for _ in range(4):
         kernel.take(PEER.remote.host, Spi(0x1001))
     assert ours.worn(Events(missed=True)) == [(IkeSaId(1), spis[1])]
@@ -303,10 +303,10 @@ def test_what_a_killed_run_has_left_is_removed_and_nothing_else() -> None:
     kernel, claims = FakeKernel(), Claims()
     killed, alive = installation(kernel, claims), installation(kernel, claims)
     config = child("other", local="10.8.0.0/16", remote="10.9.0.0/16")
-    killed.up(agreed(killed.allocate(PEER.children[0], PEER), spi_out=1))
+    killed.up(agreed(killed.allocate(PEER.children[0], PEER), spi_out=1), now=0.0)
     killed.allocate(PEER.children[0], PEER)  # a larval state
     dead = set(claims.held)
-    alive.up(agreed(alive.allocate(config, PEER), config, spi_out=2))
+    alive.up(agreed(alive.allocate(config, PEER), config, spi_out=2), now=0.0)
     kernel.add_state(State(source=PEER.local.host, destination=PEER.remote.host, spi=Spi(3), reqid=ReqId(1), aead=AEAD))
     selector = Selector(source=ip_network("10.6.0.0/16"), destination=ip_network("10.7.0.0/16"))
     foreign = Policy(selector=selector, direction=Direction.OUT, priority=PRIORITY, action=Action.BLOCK)
@@ -365,7 +365,7 @@ def takes(kernel: FakeKernel, spi: int) -> bool:
 def with_old_child(kernel: FakeKernel) -> tuple[KernelInstallation, int]:
     ours = installation(kernel)
     old = ours.allocate(PEER.children[0], PEER)
-    ours.up(agreed(old, spi_out=0x1000))
+    ours.up(agreed(old, spi_out=0x1000), now=0.0)
     return ours, old
 
 
@@ -374,7 +374,7 @@ def test_who_asked_for_a_rekey_sends_on_the_new_child_at_once() -> None:
     ours, old = with_old_child(kernel)
     new = ours.allocate(PEER.children[0], PEER)
 
-    ours.up(agreed(new, spi_out=0x2000, rekeyed=old))
+    ours.up(agreed(new, spi_out=0x2000, rekeyed=old), now=0.0)
 
     assert outbound(kernel) == 0x2000
     assert takes(kernel, old)
@@ -387,7 +387,7 @@ def test_who_answers_a_rekey_sends_on_the_new_child_when_the_old_is_deleted() ->
     ours, old = with_old_child(kernel)
     new = ours.allocate(PEER.children[0], PEER)
 
-    ours.up(agreed(new, spi_out=0x2000, rekeyed=old, initiator=False))
+    ours.up(agreed(new, spi_out=0x2000, rekeyed=old, initiator=False), now=0.0)
     assert outbound(kernel) == 0x1000, "the peer has no answer yet"
     assert takes(kernel, new), "but may send once it has"
     ours.down(old, now=1.0)
@@ -403,7 +403,7 @@ def test_who_answers_a_rekey_sends_on_the_new_child_when_its_peer_does() -> None
     kernel = FakeKernel()
     ours, old = with_old_child(kernel)
     new = ours.allocate(PEER.children[0], PEER)
-    ours.up(agreed(new, spi_out=0x2000, rekeyed=old, initiator=False))
+    ours.up(agreed(new, spi_out=0x2000, rekeyed=old, initiator=False), now=0.0)
 
     assert ours.next_due(1.0) is not None, "it looks, as the kernel does not tell"
     ours.handle_timer(1.2)
@@ -415,13 +415,53 @@ def test_who_answers_a_rekey_sends_on_the_new_child_when_its_peer_does() -> None
     assert ours.next_due(1.4) is None
 
 
+def test_who_answers_a_reauthentication_sends_on_the_new_child_when_the_old_ike_sa_is_deleted() -> None:
+    kernel = FakeKernel()
+    ours, old = with_old_child(kernel)
+    new = ours.allocate(PEER.children[0], PEER)
+
+    ours.up(agreed(new, spi_out=0x2000, handle=2, initiator=False), now=0.0)
+    assert outbound(kernel) == 0x1000, "the peer has no answer yet"
+    assert takes(kernel, new), "but may send once it has"
+    ours.drop(IkeSaId(1), now=1.0)
+
+    assert outbound(kernel) == 0x2000
+    assert takes(kernel, old), "what is under way is still taken"
+    ours.handle_timer(1.0 + LINGER_SECONDS)
+    assert not takes(kernel, old)
+
+
+def test_a_peer_that_sets_a_child_up_anew_and_says_no_more_has_perhaps_lost_the_old_one() -> None:
+    kernel = FakeKernel()
+    ours, _ = with_old_child(kernel)
+    new = ours.allocate(PEER.children[0], PEER)
+
+    ours.up(agreed(new, spi_out=0x2000, handle=2, initiator=False), now=1.0)
+    ours.handle_timer(1.0 + OUTBOUND_WAIT_SECONDS - 0.1)
+    assert outbound(kernel) == 0x1000
+    ours.handle_timer(1.0 + OUTBOUND_WAIT_SECONDS)
+
+    assert outbound(kernel) == 0x2000
+
+
+def test_the_children_of_an_ike_sa_that_ends_in_the_middle_of_a_rekey_go_at_once() -> None:
+    kernel = FakeKernel()
+    ours, old = with_old_child(kernel)
+    new = ours.allocate(PEER.children[0], PEER)
+    ours.up(agreed(new, spi_out=0x2000, rekeyed=old, initiator=False), now=0.0)
+
+    ours.drop(IkeSaId(1), now=1.0)
+
+    assert not kernel.states
+
+
 def test_a_redundant_child_is_taken_from_and_never_sent_on() -> None:
     kernel = FakeKernel()
     ours, old = with_old_child(kernel)
     loser, winner = (ours.allocate(PEER.children[0], PEER) for _ in range(2))
 
-    ours.up(agreed(winner, spi_out=0x2000, rekeyed=old))
-    ours.up(agreed(loser, spi_out=0x3000, rekeyed=old, initiator=False, redundant=True))
+    ours.up(agreed(winner, spi_out=0x2000, rekeyed=old), now=0.0)
+    ours.up(agreed(loser, spi_out=0x3000, rekeyed=old, initiator=False, redundant=True), now=0.0)
     ours.down(old, now=1.0)
 
     assert outbound(kernel) == 0x2000
@@ -435,9 +475,9 @@ def test_children_follow_their_ike_sa_through_its_rekey() -> None:
     kernel = FakeKernel()
     ours, old = with_old_child(kernel)
     ours.hand_over(IkeSaId(1), IkeSaId(7))
-    ours.drop(IkeSaId(1))
+    ours.drop(IkeSaId(1), now=1.0)
     assert takes(kernel, old)
-    ours.drop(IkeSaId(7))
+    ours.drop(IkeSaId(7), now=1.0)
     assert not kernel.states
 
 
@@ -445,7 +485,7 @@ def test_esp_in_udp_has_its_ports_turned_for_each_direction() -> None:
     kernel = FakeKernel()
     ours = installation(kernel)
     spi = ours.allocate(PEER.children[0], PEER)
-    ours.up(agreed(spi, encapsulation=UdpEncapsulation(local_port=4500, remote_port=61000)))
+    ours.up(agreed(spi, encapsulation=UdpEncapsulation(local_port=4500, remote_port=61000)), now=0.0)
     inbound, out = kernel.complete_states()
     assert inbound.encapsulation == UdpPorts(source=61000, destination=4500)
     assert out.encapsulation == UdpPorts(source=4500, destination=61000)
