@@ -5,36 +5,31 @@
 
 We are `left`, the foreign daemon is `right`. With a NAT in between, the one behind it has 10.99.0.1 and shows itself
 with the same address as without. Every frame that a gateway sends to the other one is seen by `Wire`. Pings bear a
-mark, so that they are known where they are in clear. Used within the kernel that `program` runs in.
+mark (`traffic`), so that they are known where they are in clear. Used within the kernel that `program` runs in.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 import socket
-import struct
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from hauberk_xfrm import Policy, StateDump, Xfrm
+from tests.interop.traffic import MARK, Pings
 from tests.lab.packet import Kind, dissect
 
 IpAddress = IPv4Address | IPv6Address
 
-MARK = b"HAUBERK-CLEAR-MARKER"
-REPLY_SECONDS = 2.0
-"""How long a ping may take; the machine may be busy."""
 _CLONE_NEWNET = 0x40000000
 _ETH_P_ALL, _PACKET_OUTGOING = 0x0003, 4
-_ECHO_REQUEST, _ECHO_REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -123,54 +118,30 @@ class Bed:
 
     def ping(self, source: str, source_address: IpAddress, target: IpAddress, *, count: int = 2) -> int:
         """Sends echo requests from a namespace; how many were answered in time."""
-        version = target.version
+        pings = self.pings(source, source_address, target)
+        with closing(pings):
+            return sum(pings.wait(pings.send()) for _ in range(count))
+
+    def pings(self, source: str, source_address: IpAddress, target: IpAddress) -> Pings:
+        """Echo requests from a namespace, to be sent and closed by the caller."""
         family, protocol = (
-            (socket.AF_INET, socket.IPPROTO_ICMP) if version == 4 else (socket.AF_INET6, socket.IPPROTO_ICMPV6)
+            (socket.AF_INET, socket.IPPROTO_ICMP) if target.version == 4 else (socket.AF_INET6, socket.IPPROTO_ICMPV6)
         )
         with inside(source):
             sock = socket.socket(family, socket.SOCK_RAW, protocol)
-        answered = 0
-        with sock:
-            sock.bind((str(source_address), 0))
-            for number in range(count):
-                identifier = os.urandom(2)
-                body = identifier + struct.pack("!H", number) + MARK
-                packet = bytes((_ECHO_REQUEST[version], 0)) + b"\0\0" + body
-                if version == 4:  # the kernel fills in ICMPv6's alone
-                    packet = packet[:2] + struct.pack("!H", _checksum(packet)) + packet[4:]
-                # The kernel says so at once where policy forbids a packet, or it drops the packet silently.
-                with suppress(OSError):
-                    sock.sendto(packet, (str(target), 0))
-                answered += _is_answered(sock, version, body)
-        return answered
+        sock.bind((str(source_address), 0))
+        return Pings(sock, str(target), target.version)
+
+    def delay(self, milliseconds: int) -> None:
+        """From now on every frame between the gateways takes so long."""
+        for gateway in (self.left, self.right):
+            argv = ("tc", "-n", gateway.name, "qdisc", "replace", "dev", "wire", "root", "netem")
+            subprocess.run((*argv, "delay", f"{milliseconds}ms"), check=True)
 
 
 def _is_fragment(frame: bytes) -> bool:
     """Of IPv4: more fragments follow, or it has an offset (RFC 791)."""
     return frame[12:14] == b"\x08\x00" and (frame[20] & 0x3F or frame[21]) != 0
-
-
-def _is_answered(sock: socket.socket, version: int, body: bytes) -> bool:
-    deadline = time.monotonic() + REPLY_SECONDS
-    while (left := deadline - time.monotonic()) > 0:
-        sock.settimeout(left)
-        try:
-            data = sock.recv(2048)
-        except (TimeoutError, OSError):
-            continue
-        if version == 4:
-            data = data[4 * (data[0] & 0x0F) :]
-        if data[0] == _ECHO_REPLY[version] and data[4:] == body:
-            return True
-    return False
-
-
-def _checksum(data: bytes) -> int:
-    """RFC 1071."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 @contextmanager

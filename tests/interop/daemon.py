@@ -14,6 +14,11 @@ from tests.interop.terms import Terms
 class Daemon(ABC):
     """One daemon on a gateway. Every deed raises AssertionError, with what the daemon said, when it fails."""
 
+    sends_at_once = False
+    """Whether as a rekey's responder it sends on the new CHILD SA when its answer is out: we may not have it yet."""
+    is_hasty = False
+    """Whether it answers before its kernel has a new CHILD SA, and deletes an old one without waiting for an answer."""
+
     def __init__(self, tree: Path, here: Gateway, there: Gateway) -> None:
         self.here, self.there = here, there
         self.root = Chroot(tree, here.name)
@@ -25,6 +30,14 @@ class Daemon(ABC):
     @abstractmethod
     def initiate(self) -> None:
         """Sets up the IKE SA and the CHILD SA; returns when they are up."""
+
+    def reauthenticate(self) -> None:
+        """Sets up another IKE SA with all that the old one has, or will have done so when its time is over."""
+        raise AssertionError(f"{type(self).__name__} is told to reauthenticate in no case")
+
+    def come_back(self) -> None:
+        """Starts it again after it was killed, and initiates."""
+        raise AssertionError(f"{type(self).__name__} is not brought back in any case")
 
     def relent(self) -> None:  # noqa: B027 - most have nothing to take back
         """Takes back what `initiate` asked for, if the daemon keeps at it when its peer has ended the tunnel."""

@@ -36,23 +36,38 @@ class Hauberk:
 
     def start(self, terms: Terms, here: Identity, there: Identity, *, initiates: bool) -> None:
         """Starts it: an initiator begins at once, a responder is ready when this returns."""
-        argv = ["ip", "netns", "exec", self._here.name, str(_PROGRAM), "initiate" if initiates else "respond"]
-        argv += [*self._who(terms, here, there), *_what(terms, self._here, self._there)]
+        self._start("initiate" if initiates else "respond", [*self._who(terms, here, there), *self._what(terms)])
+        if not initiates:
+            self.command("status")  # which it reads when its sockets are bound
+
+    def come_back(self, terms: Terms, here: Identity, there: Identity) -> None:
+        """Starts it after it was killed: it knows nothing of before, says so, and initiates."""
+        assert self._process is not None
+        self._close()
+        self._selector = selectors.DefaultSelector()
+        self._partial = b""
+        self.lines.clear()
+        self._start("initiate", [*self._who(terms, here, there), *self._what(terms), "--initial-contact"])
+
+    def _start(self, word: str, wishes: list[str]) -> None:
+        argv = ["ip", "netns", "exec", self._here.name, str(_PROGRAM), word, *wishes]
         argv += ["--install", "--output", "json", "--retransmit-seconds", "0.5", "--retransmit-tries", "4"]
         with (self._directory / "stderr").open("ab") as errors:
             self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
         assert self._process.stdout is not None
         self._selector.register(self._process.stdout, selectors.EVENT_READ)
-        if not initiates:
-            self.command("status")  # which it reads when its sockets are bound
+
+    def tell(self, line: str) -> None:
+        """Gives it a command, and waits for nothing."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.flush()
 
     def command(self, line: str, *, check: bool = True) -> dict[str, Any]:
         """Gives it a command and returns the answer, which must be that it is done."""
-        assert self._process is not None
-        assert self._process.stdin is not None
         seen = len(self.lines)
-        self._process.stdin.write(f"{line}\n".encode())
-        self._process.stdin.flush()
+        self.tell(line)
         answer = self.wait(lambda said: said.get("command") == line, f"an answer to {line!r}", since=seen)
         assert answer["ok"] or not check, f"{line!r} was answered {answer}"
         return answer
@@ -125,6 +140,9 @@ class Hauberk:
 
     def remove(self) -> None:
         """Ends it, without a word to its peer."""
+        self._close()
+
+    def _close(self) -> None:
         if self._process is not None:
             if self._process.poll() is None:
                 self._process.kill()
@@ -156,19 +174,20 @@ class Hauberk:
         argv += ["--certificate", str(self._directory / "leaf.pem"), "--key", str(self._directory / "key.pem")]
         return [*argv, "--ca", str(self._directory / "root.pem")]
 
-
-def _what(terms: Terms, here: Gateway, there: Gateway) -> list[str]:
-    side = terms.ours
-    argv = ["--ike", side.ike or terms.ike, "--esp", side.esp or terms.esp, "--label", CHILD]
-    argv += ["--mode", "transport" if terms.transport else "tunnel", "--dpd-seconds", str(side.dpd_seconds)]
-    if side.rekey_child_packets:
-        argv += ["--rekey-packets", str(side.rekey_child_packets)]
-    argv += ["--encapsulation", "always" if side.encapsulate else "auto", *(["--mobike"] if terms.mobike else [])]
-    if terms.fragment_size:
-        argv += ["--fragment-size", str(terms.fragment_size)]
-    if not terms.transport:
-        local = side.local or tuple(here.networks[version] for version in terms.inner)
-        remote = side.remote or tuple(there.networks[version] for version in terms.inner)
-        argv += [word for selector in local for word in ("--ts-local", selector)]
-        argv += [word for selector in remote for word in ("--ts-remote", selector)]
-    return argv
+    def _what(self, terms: Terms) -> list[str]:
+        side, here, there = terms.ours, self._here, self._there
+        argv = ["--ike", side.ike or terms.ike, "--esp", side.esp or terms.esp, "--label", CHILD]
+        argv += ["--mode", "transport" if terms.transport else "tunnel", "--dpd-seconds", str(side.dpd_seconds)]
+        if side.rekey_child_packets:
+            argv += ["--rekey-packets", str(side.rekey_child_packets)]
+        argv += ["--encapsulation", "always" if side.encapsulate else "auto", *(["--mobike"] if terms.mobike else [])]
+        argv += [*(["--children-apart"] if terms.childless else [])]
+        argv += [*(["--cookie-threshold", "0"] if terms.cookie else [])]
+        if terms.fragment_size:
+            argv += ["--fragment-size", str(terms.fragment_size)]
+        if not terms.transport:
+            local = side.local or tuple(here.networks[version] for version in terms.inner)
+            remote = side.remote or tuple(there.networks[version] for version in terms.inner)
+            argv += [word for selector in local for word in ("--ts-local", selector)]
+            argv += [word for selector in remote for word in ("--ts-remote", selector)]
+        return argv

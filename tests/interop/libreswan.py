@@ -52,6 +52,8 @@ _GROUP = {
 class Libreswan(Daemon):
     """pluto, without systemd and without its own start script."""
 
+    sends_at_once = True
+
     _pluto: subprocess.Popen[bytes]
 
     def start(self, terms: Terms, here: Identity, there: Identity) -> None:
@@ -59,6 +61,16 @@ class Libreswan(Daemon):
             (self.root.path / directory).mkdir(parents=True, exist_ok=True)
         self._write_credentials(terms, here, there)
         self.root.write("etc/ipsec.conf", self._configuration(terms, here, there))
+        self._launch()
+
+    def come_back(self) -> None:
+        self._pluto.wait()
+        for file in (_LOG, "run/pluto/pluto.ctl", "run/pluto/pluto.pid"):
+            (self.root.path / file).unlink(missing_ok=True)
+        self._launch()
+        self.initiate()
+
+    def _launch(self) -> None:
         self._pluto = self.root.spawn(
             *("/usr/libexec/ipsec/pluto", "--nofork", "--config", "/etc/ipsec.conf", "--logfile", f"/{_LOG}"),
             *("--nhelpers", "1", "--no-dnssec", "--rundir", "/run/pluto"),
@@ -77,10 +89,10 @@ class Libreswan(Daemon):
         self._whack("--unroute", "--name", _CONNECTION)
 
     def rekey_child(self) -> None:
-        self._whack("--rekey-child", "--name", _CONNECTION)
+        self._whack("--rekey-child", "--name", _CONNECTION, "--asynchronous")
 
     def rekey_ike(self) -> None:
-        self._whack("--rekey-ike", "--name", _CONNECTION)
+        self._whack("--rekey-ike", "--name", _CONNECTION, "--asynchronous")
 
     def delete_child(self) -> None:
         # Without the word it waits for an end that never comes.
@@ -139,7 +151,8 @@ class Libreswan(Daemon):
             "retransmit-interval": "500ms",
             "retransmit-timeout": "8s",
             "leftupdown": "%disabled",
-            **({"dpddelay": f"{side.dpd_seconds}s", "dpdtimeout": "10s"} if side.dpd_seconds else {}),
+            **({"dpddelay": f"{side.dpd_seconds}s"} if side.dpd_seconds else {}),
+            "initial-contact": "yes",
         }
         setup = {"ddos-mode": "busy"} if terms.cookie else {}
         return "\n".join(

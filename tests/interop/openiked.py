@@ -10,7 +10,7 @@ import subprocess
 
 from cryptography.hazmat.primitives import serialization
 
-from tests.interop.bed import Gateway
+from tests.interop.bed import Gateway, IpAddress
 from tests.interop.chroot import wait_until
 from tests.interop.credentials import Identity
 from tests.interop.daemon import Daemon
@@ -53,6 +53,10 @@ _AUTHENTICATION = {
 class OpenIked(Daemon):
     """iked and its four processes."""
 
+    # iked/ikev2.c: ikev2_childsa_enable follows upon ikev2_msg_send_encrypt in ikev2_resp_ike_auth and
+    # ikev2_resp_create_child_sa; in ikev2_init_create_child_sa ikev2_childsa_delete does upon ikev2_send_ike_e.
+    sends_at_once = True
+    is_hasty = True
     _iked: subprocess.Popen[bytes]
     _terms: Terms
     _identities: tuple[Identity, Identity]
@@ -113,7 +117,9 @@ class OpenIked(Daemon):
         terms, (here, there), side = self._terms, self._identities, self._terms.theirs
         flows = [
             f"from {local} to {remote}"
-            for local, remote in zip(_ends(self.here, terms), _ends(self.there, terms), strict=True)
+            for local, remote in zip(
+                _ends(self.here, terms, self.here.addresses), _ends(self.there, terms, self.there.seen), strict=True
+            )
         ]
         if side.local or side.remote:
             flows = [
@@ -139,14 +145,16 @@ class OpenIked(Daemon):
             f"set {'fragmentation' if terms.authentication is Authentication.CHAIN else 'nofragmentation'}",
             f"set {'mobike' if terms.mobike else 'nomobike'}",
             f"set dpd_check_interval {side.dpd_seconds}",
+            # It knows no INITIAL_CONTACT: this has it drop a peer's former IKE SA.
+            "set enforcesingleikesa",
         ]
         text = "\n".join((*settings, " \\\n    ".join(word for word in policy if word), ""))
         self.root.write("etc/iked.conf", text, mode=0o600)
 
 
-def _ends(gateway: Gateway, terms: Terms) -> list[str]:
+def _ends(gateway: Gateway, terms: Terms, addresses: dict[int, IpAddress]) -> list[str]:
     if terms.transport:
-        return [str(gateway.addresses[terms.outer])]
+        return [str(addresses[terms.outer])]
     return [gateway.networks[version] for version in terms.inner]
 
 

@@ -21,6 +21,7 @@ from tests.interop.credentials import identities
 from tests.interop.events import BOTH, ENDS, they_vanish
 from tests.interop.hauberk import Hauberk
 from tests.interop.scene import Scene
+from tests.interop.stranger import knock
 from tests.lab.cache import CACHE_VARIABLE
 
 LOG_BYTES = 20_000
@@ -31,10 +32,19 @@ def play(case: Case) -> None:
     left, right = identities(case.terms.authentication)
     with lay(case.nat) as bed:
         ours, theirs = Hauberk(bed.left, bed.right), case.peer.daemon(case.peer.suite.tree, bed.right, bed.left)
-        scene = Scene(bed=bed, ours=ours, theirs=theirs, terms=case.terms, initiates=case.role is Role.INITIATOR)
+        scene = Scene(
+            bed=bed,
+            ours=ours,
+            theirs=theirs,
+            terms=case.terms,
+            identities=(left, right),
+            initiates=case.role is Role.INITIATOR,
+        )
         try:
             theirs.start(case.terms, right, left)
             scene.policies_before = {gateway.name: len(gateway.policies()) for gateway in (bed.left, bed.right)}
+            if case.terms.cookie and scene.initiates:
+                knock(bed.left, bed.right, case.terms)
             ours.start(case.terms, left, right, initiates=scene.initiates)
             if not scene.initiates:
                 theirs.initiate()

@@ -1,4 +1,7 @@
-"""Plays cases in kernels, one a CPU, and gathers what became of them. Called by `__main__` and by the tests."""
+"""Plays cases in kernels, two a CPU as they mostly wait, and gathers what became of them.
+
+Called by `__main__` and by the tests.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ START_SECONDS = 60.0
 CASE_SECONDS = 60.0
 """A generous mean: a kernel that takes longer hangs."""
 _LOOK_SECONDS = 0.5
-_MAX_KERNELS = 4
+_KERNELS_PER_CPU = 2
+_MAX_KERNELS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,7 @@ def play(cases: Sequence[Case], progress: Progress) -> dict[str, Outcome]:
     """
     build.ensure_kernel(progress)
     roots.ensure(progress)
-    kernels = min(len(os.sched_getaffinity(0)), _MAX_KERNELS, len(cases))
+    kernels = min(_KERNELS_PER_CPU * len(os.sched_getaffinity(0)), _MAX_KERNELS, len(cases))
     shares = [cases[number::kernels] for number in range(kernels)]
     with tempfile.TemporaryDirectory(prefix="interop-") as directory, ThreadPoolExecutor(kernels) as pool:
         played = [
@@ -69,7 +73,7 @@ def _boot(results: Path, number: int, share: Sequence[Case]) -> str:
         *(case.id for case in share),
         seconds=START_SECONDS + CASE_SECONDS * len(share),
         memory=MEMORY,
-        cpu=number,
+        cpu=number % len(os.sched_getaffinity(0)),
     )
 
 

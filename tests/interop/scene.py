@@ -7,16 +7,25 @@ exactly one SA a direction that counts them, the same at both ends. `Scene.bare`
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from hauberk_xfrm import StateDump
-from tests.interop.bed import Bed, Gateway, IpAddress
+from hauberk_xfrm.statistics import read_statistics
+from tests.interop.bed import Bed, Gateway, IpAddress, inside
+from tests.interop.credentials import Identity
 from tests.interop.daemon import Daemon
 from tests.interop.hauberk import Hauberk
 from tests.interop.terms import Terms
+from tests.interop.traffic import Stream
 
 SETTLE_SECONDS = 20.0
+MOST_LOST = 3
+
+Excuse = tuple[str, str]
+"""A gateway, and the name under which its kernel counts what it drops (/proc/net/xfrm_stat)."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,6 +36,8 @@ class Scene:
     ours: Hauberk
     theirs: Daemon
     terms: Terms
+    identities: tuple[Identity, Identity]
+    """Ours and theirs."""
     initiates: bool
     policies_before: dict[str, int] = field(default_factory=dict[str, int])
 
@@ -47,11 +58,6 @@ class Scene:
         left, right = ({spi for name, spi in after if name == gateway.name} for gateway in self._gateways())
         assert left == right, f"the ends have different SAs: {left}, {right}"
 
-    def ping(self) -> None:
-        """One ping by each path, which is answered. Raises AssertionError."""
-        for source, address, target in self._paths():
-            assert self.bed.ping(source, address, target, count=1) == 1, f"no answer from {target}; {self._states()}"
-
     def bare(self, names: Sequence[str]) -> None:
         """Nothing is left of the tunnel in the kernel tables of the gateways of those names. Raises AssertionError."""
         for gateway in self._gateways():
@@ -61,6 +67,23 @@ class Scene:
                     lambda gateway=gateway, before=before: not gateway.states() and len(gateway.policies()) <= before,
                     lambda gateway=gateway: f"{self._states()}; {', '.join(map(str, gateway.policies()))}",
                 )
+
+    @contextmanager
+    def busy(self, excuses: Collection[Excuse] = ()) -> Generator[None]:
+        """Pings go on meanwhile, a hundred a second. Raises AssertionError if one is not answered.
+
+        With excuses `MOST_LOST` of them may not be, if those kernels have dropped as many for those reasons.
+        """
+        source, address, target = self._paths()[0]
+        before = self._dropped()
+        stream = Stream(self.bed.pings(source, address, target))
+        try:
+            yield
+        finally:
+            sent, answered = stream.stop()
+        lost, dropped = sent - answered, self._dropped() - before
+        excused = min(MOST_LOST, sum(dropped[excuse] for excuse in excuses))
+        assert lost <= excused, f"{lost} of {sent} pings were lost meanwhile; dropped: {dict(dropped)}"
 
     def settles(self, look: Callable[[], bool], what: Callable[[], str], *, seconds: float = SETTLE_SECONDS) -> None:
         """Waits until `look()` is true. Raises AssertionError with what is instead, when it isn't in time."""
@@ -74,12 +97,20 @@ class Scene:
         return {int(state.spi) for state in self.bed.left.states()}
 
     def _stands(self) -> bool:
-        """Two states at each end, and policies: some daemons load those after they have answered."""
+        """The same two states at both ends, and policies: some daemons load those after they have answered."""
         policies = 2 if self.terms.transport else 3
-        return all(
-            len(gateway.states()) == 2 and len(gateway.policies()) >= self.policies_before[gateway.name] + policies
-            for gateway in self._gateways()
+        left, right = (sorted(int(state.spi) for state in gateway.states()) for gateway in self._gateways())
+        return (left == right and len(left) == 2) and all(
+            len(gateway.policies()) >= self.policies_before[gateway.name] + policies for gateway in self._gateways()
         )
+
+    def _dropped(self) -> Counter[Excuse]:
+        """What XFRM has dropped so far."""
+        counts: Counter[Excuse] = Counter()
+        for gateway in self._gateways():
+            with inside(gateway.name):
+                counts.update({(gateway.name, name): count for name, count in read_statistics().items()})
+        return counts
 
     def _gateways(self) -> tuple[Gateway, Gateway]:
         return self.bed.left, self.bed.right

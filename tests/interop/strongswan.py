@@ -61,12 +61,23 @@ class StrongSwan(Daemon):
         settings: list[str] = []
         if terms.fragment_size:
             settings.append(f"fragment_size = {terms.fragment_size}")
+        if terms.cookie:
+            settings += ("cookie_threshold = 1", "cookie_threshold_ip = 1")
         self.root.write(
             "etc/strongswan.conf",
             _SETTINGS.format(plugins=_PLUGINS, settings="\n  ".join(settings), log=_LOG),
         )
         self._write_credentials(terms, here)
         self.root.write("etc/swanctl/swanctl.conf", self._configuration(terms, here, there))
+        self._launch()
+
+    def come_back(self) -> None:
+        self._charon.wait()
+        (self.root.path / "run/charon.vici").unlink()
+        self._launch()
+        self.initiate()
+
+    def _launch(self) -> None:
         self._charon = self.root.spawn("/usr/sbin/charon-systemd", log="run/charon.out")
         wait_until((self.root.path / "run/charon.vici").exists, "charon's VICI socket")
         self._swanctl("--load-all", "--noprompt")

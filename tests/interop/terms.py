@@ -59,8 +59,9 @@ class Terms:
     fragment_size: int = 0
     """At most so many bytes a datagram; 0: whatever the ends do by themselves."""
     childless: bool = False
+    """The initiator sets up the IKE SA alone, and then the CHILD SA."""
     cookie: bool = False
-    """The responder asks every initiator for a COOKIE."""
+    """The responder asks for a COOKIE, strongSwan from the second half-open IKE SA on."""
     mobike: bool = False
     ppk: bool = False
     """A post-quantum pre-shared key is mixed in, and required (RFC 8784)."""

@@ -1,6 +1,6 @@
 """Hauberk's IKEv2 against strongSwan, libreswan and OpenIKED, over real ESP. Each case of the table is a test.
 
-The first one that runs plays all that were chosen, in a kernel a CPU; a case alone takes seconds:
+The first one that runs plays all that were chosen, in a few kernels; a case alone takes seconds:
 `pytest tests/interop -k strongswan-forky-initiator-certificates`.
 """
 

@@ -7,6 +7,7 @@ from collections import Counter
 from tests.interop import report
 from tests.interop.case import PEERS, Role
 from tests.interop.cases import CASES
+from tests.interop.reasons import REASONS, allowances, reasons
 
 
 def test_no_two_cases_have_one_name() -> None:
@@ -17,6 +18,20 @@ def test_no_two_cases_have_one_name() -> None:
 def test_each_daemon_is_played_in_both_roles() -> None:
     played = {(case.peer.label, case.role) for case in CASES}
     assert played == {(peer.label, role) for peer in PEERS for role in Role}
+
+
+def test_whatever_is_not_played_has_a_reason() -> None:
+    for row in {case.name for case in CASES}:
+        for peer in PEERS:
+            cases = [case for case in CASES if (case.name, case.peer) == (row, peer)]
+            assert report.is_whole(cases) or reasons(row, peer), f"{row} with {peer.label}"
+
+
+def test_every_reason_is_somebodys() -> None:
+    cells = {(case.name, peer) for case in CASES for peer in PEERS}
+    given = {reason for row, peer in cells for reason in (*reasons(row, peer), *allowances(row, peer))}
+    assert given == set(REASONS)
+    assert {row for reason in REASONS for row in reason.rows} <= {case.name for case in CASES}
 
 
 def test_the_page_in_the_docs_shows_all_cases_passed() -> None:
