@@ -44,6 +44,8 @@ class IkeSaUp:
     certificate_not_after: datetime | None
     spi_i: bytes
     spi_r: bytes
+    certificate_root: str | None = None
+    """The root that the peer's certificate leads to: SHA-256 of its DER form, in hexadecimal."""
     nat_local: bool = False
     nat_remote: bool = False
     ppk: bool = False

@@ -51,6 +51,7 @@ _INHERITED: Final = (
     "claimed_identity",
     "certificate_serial",
     "certificate_not_after",
+    "certificate_root",
     "peer_hashes",
     "peer_is_hauberk",
     "peer_childless",
@@ -65,6 +66,7 @@ class IkeSa:
     __slots__ = (
         "answers",
         "certificate_not_after",
+        "certificate_root",
         "certificate_serial",
         "children",
         "claimed_identity",
@@ -165,6 +167,7 @@ class IkeSa:
         """The peer's, once it is proved."""
         self.claimed_identity: str | None = None
         self.certificate_serial: int | None = None
+        self.certificate_root: str | None = None
         self.certificate_not_after: datetime | None = None
         self.children: dict[int, ChildSa] = {}
         """By inbound SPI."""
@@ -291,6 +294,7 @@ class IkeSa:
                 proposal=self.proposal.text,
                 certificate_serial=self.certificate_serial,
                 certificate_not_after=self.certificate_not_after,
+                certificate_root=self.certificate_root,
                 spi_i=self.spi_i,
                 spi_r=self.spi_r,
                 nat_local=self.path.nat_local,

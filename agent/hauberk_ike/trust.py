@@ -62,6 +62,8 @@ class VerifiedCertificate:
     schemes: tuple[SignatureScheme, ...]
     """By which its key verifies."""
     names: frozenset[tuple[int, bytes]]
+    root: x509.Certificate
+    """The one of ours that its chain leads to."""
     not_before: datetime
     not_after: datetime
 
@@ -131,6 +133,7 @@ class TrustStore:
             public_key=key,
             schemes=schemes_of(key),
             names=names,
+            root=chain[-1],
             not_before=max(each.not_valid_before_utc for each in chain),
             not_after=min(each.not_valid_after_utc for each in chain),
         )

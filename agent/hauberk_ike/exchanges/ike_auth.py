@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cryptography.hazmat.primitives.hashes import SHA256
+
 from hauberk_ike import authentication
 from hauberk_ike.child_negotiation import ChildRequest, answer_child
 from hauberk_ike.collision import Doing
@@ -317,6 +319,7 @@ def _authenticated(sa: "IkeSa", identity: Identity, leaf: VerifiedCertificate | 
     if leaf is not None:
         sa.certificate_serial = leaf.certificate.serial_number
         sa.certificate_not_after = leaf.certificate.not_valid_after_utc
+        sa.certificate_root = leaf.root.fingerprint(SHA256()).hex()
     # What AUTH was made of has no further use.
     sa.init_request = sa.init_answer = sa.int_auth = b""
     sa.intermediate = None

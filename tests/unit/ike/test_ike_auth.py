@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from hauberk_ike import ChildSaFailed, ChildSaUp, DownReason, Identity, IkeSaDown, IkeSaUp, PeerRefused
 from hauberk_ike.numbers import CertEncoding, ExchangeType, IdType, NotifyType
@@ -71,6 +72,7 @@ def test_the_certificate_is_reported() -> None:
     leaf = mesh_credentials(BOB).certificate_chain[0]
     up = pair.alice.one(IkeSaUp)
     assert (up.certificate_serial, up.certificate_not_after) == (leaf.serial_number, leaf.not_valid_after_utc)
+    assert up.certificate_root == mesh_authority().certificate.fingerprint(SHA256()).hex()
 
 
 def test_replaced_credentials_are_used_from_then_on() -> None:
