@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from random import Random
 from typing import Final
@@ -132,6 +132,11 @@ class Caretaker:
         if failure != pair.failure:
             _log.warning("%s: %s: %s", pair.name, reason, message)
         pair.failure = failure
+
+    def remove(self, pair: Pair, children: Iterable[Child]) -> None:
+        """Takes both directions of a pair's children out of the kernel, at once."""
+        for child in children:
+            self.attempt(pair, lambda child=child: self._keeper.remove(child))
 
     def attempt(self, pair: Pair, deed: Callable[[], None]) -> None:
         """Does something in the kernel whose failure is worth a line, and no more: it is reconciled later."""

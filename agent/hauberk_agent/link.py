@@ -32,6 +32,8 @@ class Child:
     outbound: bool = False
     """Whether our outbound state is in the kernel."""
     encapsulation: UdpEncapsulation | None = None
+    root: str | None = None
+    """The fingerprint of the root by which the peer was authenticated; None if that was an earlier run's affair."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,6 +61,8 @@ class Link:
     """When its peer's ESP was last followed to another port."""
     deleting: bool = False
     proposal: str = ""
+    root: str | None = None
+    """As in Child."""
 
     def children(self) -> list[Child]:
         """All of them, the one to stay first."""

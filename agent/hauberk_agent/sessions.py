@@ -2,7 +2,8 @@
 
 Sans-IO, like the endpoint that it owns: bytes, time and chance come in, datagrams go out, states go to the kernel
 through the keeper. hauberk_agent.transport drives it. What is wanted and what the endpoint reports is acted on here;
-what is due for a pair is hauberk_agent.caretaker's, and who is let in hauberk_agent.admission's.
+what is due for a pair is hauberk_agent.caretaker's, who is let in hauberk_agent.admission's, and what becomes of SAs
+whose root is trusted no longer hauberk_agent.root_trust's.
 
 **Who begins.** The node whose name sorts first initiates at once, the other after a bounded, jittered wait. A node
 that starts with a kernel without SAs initiates at once whatever its name, and says INITIAL_CONTACT.
@@ -34,6 +35,7 @@ from hauberk_agent.keeper import Kernel, StateKeeper
 from hauberk_agent.link import Child, Link, Verdict, judge
 from hauberk_agent.pair import Pair, PairSpec
 from hauberk_agent.pair_table import PairTable
+from hauberk_agent.root_trust import RootTrust
 from hauberk_agent.times import Times
 from hauberk_api.names import NodeUid
 from hauberk_api.report import UnwellReason
@@ -105,6 +107,9 @@ class Sessions:
             max_attempts=max_attempts,
             changed=lambda: self.on_change(),
         )
+        self._root_trust = RootTrust(
+            pairs=self._pairs, caretaker=self._caretaker, times=times, chance=chance, lost=self._replace_lost
+        )
         self.admission = Admission(pairs=self._pairs, keeper=self._keeper, caretaker=self._caretaker)
 
     # What is wanted, and by whom.
@@ -135,13 +140,9 @@ class Sessions:
             self._accept(self._acceptable)
             for pair in self._pairs.values():
                 self._service(pair)
-            return
-        self._endpoint.replace_credentials(credentials)
-        for pair in self._pairs.values() if renewed else ():
-            if pair.current is not None:
-                first = 0.0 if pair.current.ours else self._times.renewed
-                pair.rekey_at = now + first + self._chance.uniform(0, self._times.renewed)
-                self._service(pair)
+        else:
+            self._endpoint.replace_credentials(credentials)
+        self._root_trust.follow(credentials, now, renewed=renewed)
 
     def set_wanted(self, specs: Mapping[NodeUid, PairSpec], now: float) -> None:
         """Makes the pairs those wanted. A pair that is no longer wanted ends at once: DELETE, then its states."""
@@ -247,6 +248,7 @@ class Sessions:
     def handle_timer(self, now: float) -> None:
         self._now = now
         self._keeper.handle_timer(now)
+        self._root_trust.handle_timer(now)
         if self._endpoint is not None:
             self._endpoint.handle_timer(now)
             self._drain()
@@ -260,7 +262,7 @@ class Sessions:
         return self._endpoint.datagrams_to_send(now)
 
     def get_timer(self) -> float | None:
-        times = [self._keeper.next_due(), self._caretaker.next_due()]
+        times = [self._keeper.next_due(), self._caretaker.next_due(), self._root_trust.next_due()]
         if self._endpoint is not None:
             times.append(self._endpoint.get_timer())
         return min((time for time in times if time is not None), default=None)
@@ -299,8 +301,7 @@ class Sessions:
         _log.info("%s: no longer a peer, removing its SAs", pair.name)
         for link in list(pair.links.values()):
             self._caretaker.delete(link, "no longer a peer", self._now)
-        for child in pair.children():
-            self._caretaker.attempt(pair, lambda child=child: self._keeper.remove(child))
+        self._caretaker.remove(pair, pair.children())
         self._caretaker.attempt(pair, lambda: self._keeper.remove_lingering(pair.spec.reqid))
 
     # What the endpoint reports.
@@ -355,6 +356,7 @@ class Sessions:
             self._pairs.bind(event.ike_sa, pair)
         link.up_at = self._now
         link.proposal = event.proposal
+        link.root = event.certificate_root
         # Until it has its child it is of no use; then this is taken back.
         link.lost_at = self._now
         self._service(pair)
@@ -432,6 +434,7 @@ class Sessions:
             self._caretaker.delete(link, "the kernel refused the SA", self._now)
             self._caretaker.retry(pair, self._now)
             return
+        child.root = link.root
         if link.child is not None:
             self._rekeyed(pair, link, child, event)
         else:

@@ -30,5 +30,9 @@ class Times:
     """and one that the peer may think is current for as long as the grace time."""
     follow_pause: float = 1.0
     """Between two ports of a peer that are followed because its ESP came from there."""
+    distrusted: float = 30.0
+    """How long an SA lives on that a peer was authenticated for by a root that is trusted no longer,"""
+    distrusted_wait: float = 2.0
+    """and over which time such SAs are begun to be replaced."""
     renewed: float = 30.0
     """Over which time new credentials are brought to the peers."""
