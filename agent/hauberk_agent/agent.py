@@ -264,10 +264,7 @@ class Agent:
         self.desired = desired
         if desired.plan is None:
             return
-        try:
-            self.roots = parse_roots(desired.plan.trust_bundle)
-        except ValueError as error:
-            _log.error("the plan's trust bundle is no PEM: %s", error)
+        self._follow_roots(desired.plan.trust_bundle)
         roster = compile_roster(desired)
         if roster != self.roster:
             self._roster_since = asyncio.get_running_loop().time()
@@ -396,12 +393,34 @@ class Agent:
 
     # Identity
 
+    def _follow_roots(self, bundle: str) -> None:
+        """Trusts the plan's roots from this moment, whatever becomes of this node's own certificate."""
+        try:
+            roots = parse_roots(bundle)
+        except ValueError as error:
+            _log.error("the plan's trust bundle is no PEM: %s", error)
+            return
+        if roots == self.roots:
+            return
+        self.roots = roots
+        if self.identity is not None:
+            self._use_identity(self.identity)
+
     def _want_identity(self, desired: Desired, roster: Roster) -> None:
         if desired.plan is None or not self.roots:
             return
         if self._keeper is not None:
             name, mesh = desired.own_name, desired.plan.mesh
-            self._keeper.want(Wanted(uid=roster.own.uid, name=name, mesh=mesh, roots=self.roots))
+            self._keeper.want(
+                Wanted(
+                    uid=roster.own.uid,
+                    name=name,
+                    mesh=mesh,
+                    roots=self.roots,
+                    authority=desired.plan.authority,
+                    curve=desired.plan.curve,
+                )
+            )
         elif self._fixed_identity is not None:
             try:
                 self._use_identity(self._fixed_identity())

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hauberk_agent.source import Signer, SigningDenied
 from hauberk_agent.statefile import create_exclusively, read_if_present, write_atomically
 from hauberk_api.certificate import build_request, dns_names, fingerprint, node_dns_names
+from hauberk_api.mesh import Curve
 from hauberk_api.names import NodeName, NodeUid
 from hauberk_ike import Credentials
 from hauberk_ike import Identity as IkeIdentity
@@ -33,6 +34,10 @@ _log = logging.getLogger("hauberk.identity")
 
 _FIRST_RETRY: Final = 2.0
 _LONGEST_RETRY: Final = 300.0
+_EXCHANGE_SPREAD: Final = timedelta(minutes=5)
+"""Over which time a mesh exchanges its certificates when another root signs: no storm of requests,"""
+_EXCHANGE_SHARE: Final = 1 / 6
+"""or over this share of a certificate's life, where that is less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +89,10 @@ class Wanted:
     name: NodeName
     mesh: str
     roots: tuple[x509.Certificate, ...]
+    authority: str = ""
+    """The fingerprint of the root that signs now. A certificate of another one is good, and to be exchanged."""
+    curve: Curve = Curve.P256
+    """Of a new key."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -130,15 +139,19 @@ class IdentityStore:
         write_atomically(self._identity, _key_bytes(identity.key) + certificates)
         self._pending.unlink(missing_ok=True)
 
-    def pending_key(self) -> ec.EllipticCurvePrivateKey:
-        """The key of the request under way, or a fresh one that now is."""
+    def pending_key(self, curve: Curve = Curve.P256) -> ec.EllipticCurvePrivateKey:
+        """The key of the request under way, or a fresh one that now is: also if that one is on another curve."""
+        wanted = ec.SECP384R1() if curve is Curve.P384 else ec.SECP256R1()
         data = read_if_present(self._pending)
         if data is not None:
             try:
-                return _parse_key(data)
+                key = _parse_key(data)
             except ValueError:
-                self._pending.unlink()
-        key = ec.generate_private_key(ec.SECP256R1())
+                key = None
+            if key is not None and key.curve.name == wanted.name:
+                return key
+            self._pending.unlink()
+        key = ec.generate_private_key(wanted)
         create_exclusively(self._pending, _key_bytes(key))
         return key
 
@@ -172,6 +185,8 @@ class IdentityKeeper:
         self._wall_clock = wall_clock
         self._wanted: Wanted | None = None
         self._changed = asyncio.Event()
+        self._exchange_at: tuple[str, datetime] | None = None
+        """When the certificate is exchanged for one of the root that signs now."""
         self.identity: Identity | None = store.load()
         self.problem: str | None = None
         """Why there is no fitting certificate or no renewal, as a sentence."""
@@ -208,13 +223,18 @@ class IdentityKeeper:
         if self.identity is not None and why is None:
             self._on_identity(self.identity)
             renew_at = self.identity.renew_at(2 / 3 + self._chance.uniform(0, 1 / 12))
+            why = "two thirds of its life are over"
+            exchange_at = self._exchange(self.identity, wanted, now)
+            if exchange_at is not None and exchange_at < renew_at:
+                renew_at, why = exchange_at, "another root signs now"
             if now < renew_at:
                 self.problem = None
                 return max((renew_at - now) / timedelta(seconds=1), 1.0)
-            why = "two thirds of its life are over"
         _log.info("asking for a certificate: %s", why)
         try:
-            identity = await self._ask(wanted)
+            identity = await self._ask_unless_changed(wanted)
+            if identity is None:
+                return 0.0
         except SigningDenied as error:
             self.problem = f"the certificate request was denied: {error}"
             self._store.discard_pending()
@@ -236,8 +256,31 @@ class IdentityKeeper:
         _log.warning("%s", self.problem)
         return -1.0
 
+    def _exchange(self, identity: Identity, wanted: Wanted, now: datetime) -> datetime | None:
+        """When the certificate is to be exchanged because another root signs now; None: it is that root's."""
+        root = identity.root(wanted.roots)
+        if not wanted.authority or root is None or fingerprint(root) == wanted.authority:
+            self._exchange_at = None
+        elif self._exchange_at is None or self._exchange_at[0] != wanted.authority:
+            life = identity.certificate.not_valid_after_utc - identity.certificate.not_valid_before_utc
+            spread = min(_EXCHANGE_SPREAD, life * _EXCHANGE_SHARE)
+            self._exchange_at = (wanted.authority, now + spread * self._chance.random())
+        return self._exchange_at[1] if self._exchange_at is not None else None
+
+    async def _ask_unless_changed(self, wanted: Wanted) -> Identity | None:
+        """What is signed, or None as soon as something else may be wanted: asking may take as long as an outage."""
+        asking = asyncio.ensure_future(self._ask(wanted))
+        changed = asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait((asking, changed), return_when=asyncio.FIRST_COMPLETED)
+            return asking.result() if asking.done() else None
+        finally:
+            for task in (asking, changed):
+                task.cancel()
+            await asyncio.gather(asking, changed, return_exceptions=True)
+
     async def _ask(self, wanted: Wanted) -> Identity:
-        key = self._store.pending_key()
+        key = self._store.pending_key(wanted.curve)
         request = build_request(key, uid=wanted.uid, name=wanted.name, mesh=wanted.mesh)
         self.problem = "waiting for the certificate request to be signed"
         signed = await self._signer.sign(name=request_name(wanted.uid, key), request=request)

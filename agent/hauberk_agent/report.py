@@ -227,7 +227,7 @@ def _urgent(report: ReportStatus) -> tuple[object, ...]:
         report.tunnels,
         _tries(report),
         report.kernel,
-        report.certificate is None,
+        report.certificate is None or report.certificate.issuer_fingerprint,
         report.bundle,
         report.state_left,
     )

@@ -38,6 +38,8 @@ class Reason(StrEnum):
     # Degraded
     AS_WANTED = "AsWanted"
     UNSUPPORTED_KERNEL = "UnsupportedKernel"
+    AUTHORITY_UNUSABLE = "AuthorityUnusable"
+    AUTHORITY_EXPIRES = "AuthorityExpires"
     ADDRESS_CONFLICT = "AddressConflict"
     AUTHENTICATION_FAILED = "AuthenticationFailed"
     NO_PROPOSAL_CHOSEN = "NoProposalChosen"

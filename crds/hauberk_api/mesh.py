@@ -16,11 +16,38 @@ class NonMembers(StrEnum):
     DENY = "Deny"
 
 
+class Curve(StrEnum):
+    """The curve of a new key, the authority's or a node's (RFC 5480 section 2.1.1.1)."""
+
+    P256 = "P-256"
+    P384 = "P-384"
+
+
+class RollMode(StrEnum):
+    """How the authority gives way to a new one."""
+
+    OVERLAP = "Overlap"
+    """Both are trusted until nothing is left that the old one has signed: no packet is lost."""
+    DISTRUST = "Distrust"
+    """The old one's key may be in wrong hands: it is trusted no longer, from this moment."""
+
+
+class Roll(Model):
+    """A request for a new authority: a new id asks once."""
+
+    id: str = ""
+    mode: RollMode = RollMode.OVERLAP
+
+
 class CertificateSettings(Model):
-    """Lives of what the mesh CA signs, in seconds."""
+    """The mesh's authority, and the certificates that it signs. Lives are in seconds."""
 
     lifetime_seconds: int = 86_400
     ca_lifetime_seconds: int = 10 * 365 * 86_400
+    curve: Curve = Curve.P256
+    ca_secret: str = ""
+    """The Secret with the authority to use, in the operator's namespace. Empty: the operator makes its own."""
+    roll: Roll = Roll()
 
 
 class MeshSpec(Model):

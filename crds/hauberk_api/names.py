@@ -18,6 +18,8 @@ AGENT_SERVICE_ACCOUNT: Final = "hauberk-agent"
 OPERATOR_SERVICE_ACCOUNT: Final = "hauberk-operator"
 
 CA_SECRET: Final = "hauberk-ca"  # noqa: S105 - the name of a Secret, not one
+IMPORTED_CA_SECRET: Final = "hauberk-imported-ca"  # noqa: S105 - the name of a Secret, not one
+"""What the operator may read besides: where people put the authority that the mesh is to use."""
 LEASE: Final = "hauberk-operator"
 FINALIZER: Final = "hauberk.dev/tunnel"
 STARTUP_TAINT: Final = "startup-taint.cluster-autoscaler.kubernetes.io/hauberk"

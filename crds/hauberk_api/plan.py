@@ -11,7 +11,7 @@ from typing import Final
 
 from pydantic import Field
 
-from hauberk_api.mesh import NonMembers
+from hauberk_api.mesh import Curve, NonMembers
 from hauberk_api.model import Model
 from hauberk_api.tunnel import Encapsulation, Enforcement, Esp, Ike, Topology, TunnelMode
 
@@ -78,4 +78,8 @@ class Plan(Model):
     revoked_nodes: tuple[str, ...] = ()
     trust_bundle: str = Field(repr=False)
     """The mesh's root certificates, PEM, one after the other."""
+    authority: str = ""
+    """The fingerprint of the root that signs now. An agent whose certificate is another root's asks again."""
+    curve: Curve = Curve.P256
+    """Of the nodes' keys."""
     tunnels: tuple[PlannedTunnel, ...] = ()

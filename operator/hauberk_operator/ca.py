@@ -1,7 +1,8 @@
 """The mesh CA: one self-signed root that signs node certificates and nothing else.
 
 The key is used behind one narrow interface, Signer, so that it may live elsewhere one day (another issuer, an HSM).
-SecretSigner holds it in memory, from the Secret that authority.py keeps. What a request may hold is decided in
+SecretSigner holds it in memory, from the Secret that authority.py keeps; when the root is rolled to another is
+decided in ca_roll.py. What a request may hold is decided in
 approval.py before issue() is called; issue() takes nothing of a request but its public key.
 
 No name constraints on the root: the second SAN is the node's name, which belongs to no domain of ours.
@@ -18,8 +19,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from hauberk_api.certificate import EXTENDED_KEY_USAGES, node_dns_names, signature_hash
+from hauberk_api.certificate import CURVES, EXTENDED_KEY_USAGES, node_dns_names, signature_hash
+from hauberk_api.mesh import Curve
 from hauberk_api.names import NodeName, NodeUid
 
 CLOCK_SKEW: Final = timedelta(minutes=5)
@@ -57,9 +60,9 @@ class SecretSigner:
         return builder.sign(self.key, signature_hash(self.key.curve))
 
 
-def create_root(*, mesh: str, lifetime_seconds: int, now: datetime) -> SecretSigner:
-    """A new root (P-256, pathlen 0). now is aware."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def create_root(*, mesh: str, lifetime_seconds: int, now: datetime, curve: Curve = Curve.P256) -> SecretSigner:
+    """A new root (pathlen 0). now is aware."""
+    key = ec.generate_private_key(ec.SECP384R1() if curve is Curve.P384 else ec.SECP256R1())
     name = x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "hauberk.dev"),
@@ -83,8 +86,9 @@ def create_root(*, mesh: str, lifetime_seconds: int, now: datetime) -> SecretSig
     return SecretSigner(certificate=builder.sign(key, signature_hash(key.curve)), key=key)
 
 
-def load_root(certificate_pem: bytes, key_pem: bytes, *, now: datetime) -> SecretSigner:
-    """A stored root. Raises BadAuthorityError with a sentence about what is wrong with it."""
+def load_root(certificate_pem: bytes, key_pem: bytes, *, now: datetime | None) -> SecretSigner:
+    """A stored root. Raises BadAuthorityError with a sentence about what is wrong with it. now: when it has to be
+    valid, if that matters."""
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem)
         key = serialization.load_pem_private_key(key_pem, password=None)
@@ -93,6 +97,8 @@ def load_root(certificate_pem: bytes, key_pem: bytes, *, now: datetime) -> Secre
         raise BadAuthorityError("certificate or key is not readable PEM") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise BadAuthorityError("the key is not an elliptic curve key")
+    if not isinstance(key.curve, CURVES):
+        raise BadAuthorityError(f"the key is on {key.curve.name}, and not on P-256 or P-384")
     if key.public_key() != certificate.public_key():
         raise BadAuthorityError("the key is not the certificate's")
     try:
@@ -102,9 +108,26 @@ def load_root(certificate_pem: bytes, key_pem: bytes, *, now: datetime) -> Secre
         raise BadAuthorityError("the certificate is not a self-signed root") from None
     if not constraints.ca:
         raise BadAuthorityError("the certificate is not a CA's")
-    if certificate.not_valid_after_utc <= now:
+    if now is not None and certificate.not_valid_before_utc > now:
+        raise BadAuthorityError(f"the certificate begins at {certificate.not_valid_before_utc.isoformat()}")
+    if now is not None and certificate.not_valid_after_utc <= now:
         raise BadAuthorityError(f"the certificate ended at {certificate.not_valid_after_utc.isoformat()}")
     return SecretSigner(certificate=certificate, key=key)
+
+
+def prove(signer: Signer, *, now: datetime) -> None:
+    """Have a root that we have not made sign a certificate that is thrown away, and verify it as agents do.
+
+    So whatever is in the root that verifiers don't take, such as constraints on names, is found before nodes depend on
+    it. Raises BadAuthorityError.
+    """
+    name, uid = NodeName("proof"), NodeUid("00000000-0000-0000-0000-000000000000")
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    leaf = issue(signer, public_key=key, uid=uid, name=name, mesh="default", lifetime_seconds=600, now=now)
+    try:
+        PolicyBuilder().store(Store([signer.certificate])).time(now).build_client_verifier().verify(leaf, [])
+    except VerificationError as error:
+        raise BadAuthorityError(f"what it signs does not verify: {error}") from None
 
 
 def certificate_pem(certificate: x509.Certificate) -> str:

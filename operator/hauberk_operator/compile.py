@@ -63,13 +63,15 @@ def compile_mesh(
     previous: Plan | None,
     reports: Mapping[str, ReportFacts],
     trust_bundle: str,
+    authority: str = "",
     overdue: Collection[str] = (),
 ) -> Compiled:
     """Compile everything.
 
     members are the IPsecNodes as they are (they hold addresses), previous the plan in force. reports say how far the
     agents are, and so whether a tunnel may go on to its next phase; a mesh made anew counts its generations from
-    above the highest that any of them follows. overdue are the UIDs of tunnels whose removal waits no longer.
+    above the highest that any of them follows. trust_bundle and authority are as in the plan; without a bundle the one
+    in force stays. overdue are the UIDs of tunnels whose removal waits no longer.
     """
     newest_generation = max((r.status.plan_generation for r in reports.values() if r.status is not None), default=0)
     nodes = sorted(nodes, key=lambda node: node.name)
@@ -125,7 +127,9 @@ def compile_mesh(
         pod_networks=mesh.pod_networks,
         non_members=mesh.non_members,
         revoked_nodes=mesh.revoked_nodes,
-        trust_bundle=trust_bundle,
+        trust_bundle=trust_bundle or (previous.trust_bundle if previous is not None else ""),
+        authority=authority or (previous.authority if previous is not None else ""),
+        curve=mesh.certificates.curve,
         tunnels=tuple(planned),
     )
     return Compiled(

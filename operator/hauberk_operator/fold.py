@@ -22,6 +22,7 @@ from hauberk_operator.claims import Conflict
 from hauberk_operator.compile import Verdict
 from hauberk_operator.facts import Json, ReportFacts, TunnelFacts, conditions_of
 from hauberk_operator.membership import count_pairs
+from hauberk_operator.standing import Fault
 
 MAX_NAMED: Final = 3
 """How many nodes or pairs a message names; the others are counted."""
@@ -294,19 +295,23 @@ def _condition(kind: ConditionType, holds: bool, reason: Reason, message: str) -
 
 
 def fold_mesh(
-    *, plan: Json, generation: int, current: Json, conditions: Sequence[Condition], now: str
+    *, plan: Json, generation: int, current: Json, authority: Json, conditions: Sequence[Condition], now: str
 ) -> dict[str, Any]:
-    """The whole status of the IPsecMesh. plan is its JSON form."""
+    """The whole status of the IPsecMesh. plan and authority are their JSON forms."""
     stamped = [condition.model_copy(update={"observed_generation": generation}) for condition in conditions]
     return {
         "observedGeneration": generation,
         "plan": plan,
+        "authority": authority,
         "conditions": [c.to_object() for c in set_conditions(conditions_of(current), stamped, now=now)],
     }
 
 
-def mesh_conditions(conflicts: Sequence[Conflict], problem: str) -> tuple[Condition, Condition]:
-    """Accepted (whether the spec can be read) and Degraded (addresses claimed twice) of the IPsecMesh."""
+def mesh_conditions(
+    conflicts: Sequence[Conflict], problem: str, fault: Fault | None = None
+) -> tuple[Condition, Condition]:
+    """Accepted (whether the spec can be read) and Degraded (the authority's fault, addresses claimed twice) of the
+    IPsecMesh."""
     if problem:
         accepted = _condition(
             ConditionType.ACCEPTED,
@@ -316,6 +321,10 @@ def mesh_conditions(conflicts: Sequence[Conflict], problem: str) -> tuple[Condit
         )
     else:
         accepted = _condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, "The plan follows the spec.")
+    if fault is not None:
+        more = f" {len(conflicts)} address {'conflict' if len(conflicts) == 1 else 'conflicts'} besides."
+        message = f"{fault.message}.{more if conflicts else ''}"
+        return accepted, _condition(ConditionType.DEGRADED, True, fault.reason, message)
     if conflicts:
         sentences = [conflict.sentence() for conflict in conflicts]
         message = f"{_named(sentences)}. Refused claims are left out of the IPsecNodes."

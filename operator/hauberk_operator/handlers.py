@@ -37,8 +37,9 @@ Poke = Callable[[], None]
 F = TypeVar("F", bound=Facts)
 
 
-async def watch(kube: Kube, view: ClusterView, *, changed: Poke, requested: Poke) -> None:
-    """Watch until cancelled. changed is called when what the mesh is made of has changed, requested for requests."""
+async def watch(kube: Kube, view: ClusterView, *, changed: Poke, requested: Poke, settled: Poke) -> None:
+    """Watch until cancelled. changed is called when what the mesh is made of has changed, requested for requests, and
+    settled for the mesh's own settings and plan."""
     registry = kopf.OperatorRegistry()
 
     async def login(**_: Any) -> kopf.AiohttpSession:
@@ -52,7 +53,7 @@ async def watch(kube: Kube, view: ClusterView, *, changed: Poke, requested: Poke
     kopf.on.login(registry=registry)(login)
     _observe(registry, NODE, view.nodes, NodeFacts.parse, changed)
     _observe(registry, TUNNEL, view.tunnels, TunnelFacts.parse, changed)
-    _observe(registry, MESH, view.meshes, MeshFacts.parse, changed)
+    _observe(registry, MESH, view.meshes, MeshFacts.parse, settled)
     _observe(registry, MEMBER, view.members, MemberFacts.parse, published)
     _observe(registry, REPORT, view.reports, ReportFacts.parse, changed)
     _observe(registry, REQUEST, view.requests, RequestFacts.parse, requested)

@@ -1,6 +1,7 @@
 """What the leading replica does, from taking the Lease to losing it.
 
-Two loops read the view and write: the mesh (plan, IPsecNodes, statuses) and the requests (certificates). kopf's
+Three loops read the view and write: the mesh (plan, IPsecNodes, statuses), the requests (certificates) and the
+authority (the mesh CA and its roll). kopf's
 watches and full listings keep the view. Every task has its place in one TaskGroup: if one fails, the process ends, and
 the other replica, or this one started again, begins afresh. There is nothing in memory that matters.
 """
@@ -16,10 +17,8 @@ from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from hauberk_api.kinds import GROUP, MESH_NAME, MESHES, NODES, REPORTS, TUNNELS, VERSION
-from hauberk_api.mesh import MeshSpec
 from hauberk_api.names import SIGNER, STARTUP_TAINT
-from hauberk_operator import authority
-from hauberk_operator.ca import Signer, certificate_pem
+from hauberk_operator.authority import Authority
 from hauberk_operator.facts import (
     Facts,
     Json,
@@ -69,10 +68,13 @@ class Leader:
         self._namespace = namespace
         self._health = health
         self._view = ClusterView()
-        self._trust_bundle = ""
+        self._authority = Authority(kube, self._view, namespace=namespace, clock=_now, changed=self._authority_changed)
         self._refused: dict[tuple[str, str, str], str] = {}
         """What the API server refused last, so that the log has it once."""
         self._mesh_loop = Loop("mesh", self._reconcile, clock=time.monotonic)
+        requests = Requests(kube, self._view, self._authority.published_signer, namespace=namespace, clock=_now)
+        self._request_loop = Loop("requests", requests.step, clock=time.monotonic)
+        self._authority_loop = Loop("authority", self._authority.step, clock=time.monotonic)
 
     async def run(self, lease: Lease) -> None:
         """Lead until cancelled, or until something ends it: LeaseLostError, BadAuthorityError, or a defect."""
@@ -85,24 +87,27 @@ class Leader:
         await _persist("waiting for Hauberk's CRDs", self._find_crds)
         await _persist("listing the cluster", self._sync)
         await _persist("making the IPsecMesh", self._make_mesh)
-        signer = await _persist("reading the mesh CA", self._load_authority)
-        self._trust_bundle = certificate_pem(signer.certificate)
-        requests = Requests(self._kube, self._view, signer, namespace=self._namespace, clock=_now)
-        request_loop = Loop("requests", requests.step, clock=time.monotonic)
-        resync_loop = Loop("resync", self._resync(request_loop), clock=time.monotonic)
-        self._health.loops = (self._mesh_loop, request_loop, resync_loop)
+        await _persist("reading the mesh CA", self._authority.step)
+        resync_loop = Loop("resync", self._resync(), clock=time.monotonic)
+        self._health.loops = (self._mesh_loop, self._request_loop, self._authority_loop, resync_loop)
         self._health.synced = True
         log.info("leading: %d nodes, %d tunnels", len(self._view.nodes), len(self._view.tunnels))
         async with asyncio.TaskGroup() as tasks:
             for loop in self._health.loops:
                 tasks.create_task(loop.run())
             # Last, as kopf ends by waiting for whatever was started after it.
-            tasks.create_task(self._watch(request_loop), name="watch")
+            tasks.create_task(self._watch(), name="watch")
 
-    async def _watch(self, request_loop: Loop) -> None:
+    async def _watch(self) -> None:
         from hauberk_operator import handlers  # imports kopf
 
-        await handlers.watch(self._kube, self._view, changed=self._mesh_loop.poke, requested=request_loop.poke)
+        await handlers.watch(
+            self._kube,
+            self._view,
+            changed=self._mesh_loop.poke,
+            requested=self._request_loop.poke,
+            settled=self._mesh_changed,
+        )
         raise StoppedError  # kopf has taken the signals over, and returns on SIGTERM
 
     async def _find_crds(self) -> None:
@@ -120,16 +125,15 @@ class Leader:
                     raise
                 await self._sync()
 
-    async def _load_authority(self) -> Signer:
-        mesh = self._view.mesh
-        settings = mesh.spec if mesh is not None and mesh.spec is not None else MeshSpec()
-        return await authority.load_or_create(
-            self._kube,
-            namespace=self._namespace,
-            mesh=MESH_NAME,
-            lifetime_seconds=settings.certificates.ca_lifetime_seconds,
-            now=_now(),
-        )
+    def _authority_changed(self) -> None:
+        self._mesh_loop.poke()
+        self._request_loop.poke()
+
+    def _mesh_changed(self) -> None:
+        """Settings, or what is published, are others."""
+        self._mesh_loop.poke()
+        self._authority_loop.poke()
+        self._request_loop.poke()
 
     async def _sync(self) -> bool:
         """List every kind. Returns whether the view has changed."""
@@ -154,7 +158,7 @@ class Leader:
             listing.extend(parse(obj) for obj in page)
         return table.replace(listing, version)
 
-    def _resync(self, request_loop: Loop) -> Callable[[], Awaitable[float]]:
+    def _resync(self) -> Callable[[], Awaitable[float]]:
         first = True
 
         async def step() -> float:
@@ -163,14 +167,13 @@ class Leader:
                 first = False
                 return FIRST_RESYNC_SECONDS
             if await self._sync():
-                self._mesh_loop.poke()
-                request_loop.poke()
+                self._mesh_changed()
             return RESYNC_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311 - jitter, not a secret
 
         return step
 
     async def _reconcile(self) -> float | None:
-        plan = reconcile(self._view, trust_bundle=self._trust_bundle, now=_now())
+        plan = reconcile(self._view, standing=self._authority.standing, now=_now())
         refused = 0
         for stage in plan.stages:
             refused += await self._carry_out(stage)
@@ -226,7 +229,8 @@ class Leader:
         if resource == TUNNEL:
             changed = view.tunnels.put(TunnelFacts.parse(obj))
         elif resource == MESH:
-            changed = view.meshes.put(MeshFacts.parse(obj))
+            if view.meshes.put(MeshFacts.parse(obj)):
+                self._mesh_changed()
         elif resource == MEMBER:
             changed = view.members.put(MemberFacts.parse(obj))
         elif resource == NODE:

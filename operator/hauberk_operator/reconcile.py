@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from hauberk_api.conditions import ConditionStatus, ConditionType
 from hauberk_api.kinds import MESH_NAME
-from hauberk_api.mesh import MeshSpec
+from hauberk_api.mesh import CertificateSettings, MeshSpec
 from hauberk_api.names import FINALIZER
 from hauberk_api.plan import Plan
 from hauberk_operator.compile import Compiled, compile_mesh
 from hauberk_operator.facts import Facts, Json, MeshFacts, NodeFacts, TunnelFacts, conditions_of
 from hauberk_operator.fold import fold_mesh, fold_tunnel, mesh_conditions, pod_range
+from hauberk_operator.standing import Standing, rfc3339
 from hauberk_operator.view import ClusterView
 from hauberk_operator.writes import (
     MEMBER,
@@ -59,8 +60,8 @@ class Reconciliation:
         return tuple(write for stage in self.stages for write in stage)
 
 
-def reconcile(view: ClusterView, *, trust_bundle: str, now: datetime) -> Reconciliation:
-    """What to write. view must be complete; trust_bundle is PEM; now is aware."""
+def reconcile(view: ClusterView, *, standing: Standing, now: datetime) -> Reconciliation:
+    """What to write. view must be complete; standing is the authority's; now is aware."""
     mesh = view.mesh
     if mesh is None:
         return Reconciliation(stages=((create(MESH, MESH_NAME, spec={}, why="the mesh's settings and plan"),),))
@@ -71,10 +72,11 @@ def reconcile(view: ClusterView, *, trust_bundle: str, now: datetime) -> Reconci
         members=view.members,
         previous=mesh.plan,
         reports=view.reports,
-        trust_bundle=trust_bundle,
+        trust_bundle=standing.bundle,
+        authority=standing.authority,
         overdue=[tunnel.uid for tunnel in view.tunnels.values() if _left(tunnel, PHASES_LIMIT, now) <= timedelta(0)],
     )
-    members = (_write_members(view, compiled), _write_mesh(mesh, compiled, now))
+    members = (_write_members(view, compiled), _write_mesh(mesh, compiled, standing, now))
     goes = mesh.plan is not None and {t.uid for t in mesh.plan.tunnels} - {t.uid for t in compiled.plan.tunnels}
     removals, look_again = _finish_removals(view, mesh.plan, now)
     return Reconciliation(
@@ -92,7 +94,12 @@ def _settings_in_force(plan: Plan | None) -> MeshSpec:
     """The settings to go on with when the mesh's spec cannot be read."""
     if plan is None:
         return MeshSpec()
-    return MeshSpec(pod_networks=plan.pod_networks, non_members=plan.non_members, revoked_nodes=plan.revoked_nodes)
+    return MeshSpec(
+        pod_networks=plan.pod_networks,
+        non_members=plan.non_members,
+        revoked_nodes=plan.revoked_nodes,
+        certificates=CertificateSettings(curve=plan.curve),
+    )
 
 
 def _hold_tunnels(view: ClusterView, compiled: Compiled) -> tuple[Write, ...]:
@@ -122,14 +129,15 @@ def _write_members(view: ClusterView, compiled: Compiled) -> tuple[Write, ...]:
     return tuple(writes)
 
 
-def _write_mesh(mesh: MeshFacts, compiled: Compiled, now: datetime) -> tuple[Write, ...]:
+def _write_mesh(mesh: MeshFacts, compiled: Compiled, standing: Standing, now: datetime) -> tuple[Write, ...]:
     unchanged = mesh.plan == compiled.plan
     status = fold_mesh(
         plan=mesh.status["plan"] if unchanged else compiled.plan.to_object(),
         generation=mesh.generation,
         current=mesh.status,
-        conditions=mesh_conditions(compiled.conflicts, mesh.problem),
-        now=_rfc3339(now),
+        authority=standing.status,
+        conditions=mesh_conditions(compiled.conflicts, mesh.problem, standing.fault),
+        now=rfc3339(now),
     )
     if status == mesh.status:
         return ()
@@ -157,7 +165,7 @@ def _write_statuses(view: ClusterView, compiled: Compiled, now: datetime) -> Ite
             reports=view.reports,
             conflicts=compiled.conflicts,
             pod_networks=pod_networks,
-            now=_rfc3339(now),
+            now=rfc3339(now),
         )
         if status != tunnel.status:
             yield patch(TUNNEL, tunnel, {"/status": status}, subresource="status", why="its status")
@@ -248,7 +256,3 @@ def _tell_changes(resource: Resource, facts: Facts, before: Json, after: Json) -
         yield event(
             resource, facts, reason=condition.reason, note=condition.message, warning=warning, action="Reconcile"
         )
-
-
-def _rfc3339(now: datetime) -> str:
-    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

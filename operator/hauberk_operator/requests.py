@@ -32,8 +32,15 @@ class Requests:
     """The signer's side of the CertificateSigningRequests."""
 
     def __init__(
-        self, kube: Kube, view: ClusterView, signer: Signer, *, namespace: str, clock: Callable[[], datetime]
+        self,
+        kube: Kube,
+        view: ClusterView,
+        signer: Callable[[], Signer | None],
+        *,
+        namespace: str,
+        clock: Callable[[], datetime],
     ) -> None:
+        """signer: what signs now, or None while requests have to wait."""
         self._kube = kube
         self._view = view
         self._signer = signer
@@ -76,7 +83,11 @@ class Requests:
             case Refusal():
                 await self._refuse(request, decision)
             case Grant():
-                await self._grant(request, decision)
+                signer = self._signer()
+                if signer is None:
+                    log.info("request %s waits: the root that signs is not in the plan yet", request.name)
+                    return False
+                await self._grant(request, decision, signer)
         return True
 
     async def _gather(self, request: RequestFacts, opened: Opened) -> Evidence:
@@ -112,7 +123,7 @@ class Requests:
         told = event(REQUEST, request, reason=refusal.reason, note=note, warning=True, action="Refuse")
         await self._kube.carry_out(told)
 
-    async def _grant(self, request: RequestFacts, grant: Grant) -> None:
+    async def _grant(self, request: RequestFacts, grant: Grant, signer: Signer) -> None:
         obj = await self._fresh(request)
         if obj is None:
             return
@@ -125,7 +136,7 @@ class Requests:
             requested_seconds=request.expiration_seconds,
         )
         certificate = issue(
-            self._signer,
+            signer,
             public_key=grant.public_key,
             uid=grant.node_uid,
             name=grant.node_name,

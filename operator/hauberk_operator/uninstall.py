@@ -107,8 +107,6 @@ class Uninstall:
     async def _remove_objects(self) -> bool:
         """Delete until two looks in a row, the last after any leader has stopped, find nothing."""
         began = self._clock()
-        await self._kube.delete(SECRET, CA_SECRET, namespace=self._namespace)
-        self._say(f"deleted Secret {self._namespace}/{CA_SECRET}")
         empty_looks = 0
         while empty_looks < 2 or self._clock() - began < SETTLE_SECONDS:
             left = await self._remove_once()
@@ -136,6 +134,11 @@ class Uninstall:
         for obj in await self._kube.list(REQUEST, field_selector=f"spec.signerName={SIGNER}"):
             found.append(f"{REQUEST.kind} {_name(obj)}")
             await self._kube.delete(REQUEST, _name(obj))
+        if await self._kube.find(SECRET, CA_SECRET, namespace=self._namespace) is not None:
+            # A leader that does not know yet that it has lost the Lease makes another one.
+            found.append(f"Secret {CA_SECRET}")
+            await self._kube.delete(SECRET, CA_SECRET, namespace=self._namespace)
+            self._say(f"deleted Secret {self._namespace}/{CA_SECRET}")
         return found
 
     async def _let_go(self, tunnel: TunnelFacts) -> None:

@@ -281,6 +281,10 @@ def test_an_unknown_field_is_refused_by_name(apiserver: ApiServer) -> None:
             {"certificates": {"lifetimeSeconds": 3600, "caLifetimeSeconds": 3600}},
             "spec.certificates.lifetimeSeconds: Invalid value: the mesh's authority would expire before the",
         ),
+        ({"certificates": {"curve": "P-521"}}, 'Unsupported value: "P-521": supported values: "P-256", "P-384"'),
+        ({"certificates": {"caSecret": "Not A Name"}}, "no Secret can have this name"),
+        ({"certificates": {"caSecret": "hauberk-ca"}}, "give the Secret to import another name"),
+        ({"certificates": {"roll": {"mode": "Soon"}}}, 'supported values: "Overlap", "Distrust"'),
     ],
 )
 def test_mesh_settings_that_cannot_be_right_are_refused_with_a_sentence(

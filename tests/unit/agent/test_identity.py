@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -15,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from hauberk_agent.identity import Identity, IdentityKeeper, IdentityStore, Wanted, request_name, unfit
 from hauberk_agent.source import SigningDenied
-from hauberk_api.certificate import dns_names
+from hauberk_api.certificate import dns_names, fingerprint
+from hauberk_api.mesh import Curve
 from hauberk_api.names import NodeName, NodeUid
 from tests.unit.ike.authority import TODAY, Authority
 
@@ -23,8 +25,14 @@ UID, NAME = NodeUid("uid-1"), NodeName("n1")
 LIFE = timedelta(hours=24)
 
 
-def wanted(*authorities: Authority, name: str = "n1") -> Wanted:
-    return Wanted(uid=UID, name=NodeName(name), mesh="default", roots=tuple(a.certificate for a in authorities))
+def wanted(*authorities: Authority, name: str = "n1", signs: Authority | None = None) -> Wanted:
+    return Wanted(
+        uid=UID,
+        name=NodeName(name),
+        mesh="default",
+        roots=tuple(a.certificate for a in authorities),
+        authority=fingerprint(signs.certificate) if signs is not None else "",
+    )
 
 
 class FakeSigner:
@@ -35,9 +43,13 @@ class FakeSigner:
         self.clock = clock
         self.asked: list[str] = []
         self.refusals: list[Exception] = []
+        self.silent = False
+        """Nobody signs and nobody refuses."""
 
     async def sign(self, *, name: str, request: bytes) -> bytes:
         self.asked.append(name)
+        if self.silent:
+            await asyncio.Event().wait()
         if self.refusals:
             raise self.refusals.pop(0)
         pkcs10 = x509.load_pem_x509_csr(request)
@@ -89,6 +101,11 @@ class Bench:
             chance=Random(1),
             wall_clock=self.clock,
         )
+
+    def want_another(self, keeper: IdentityKeeper) -> int:
+        """The mesh trusts one root more. Returns how often a certificate has been asked for."""
+        keeper.want(wanted(self.authority, Authority("one more")))
+        return len(self.signer.asked)
 
     async def until(self, keeper: IdentityKeeper, done: Callable[[], bool]) -> None:
         """Runs the keeper until something holds; its waits are real, and short."""
@@ -210,6 +227,74 @@ def test_a_new_root_alone_makes_the_agent_ask_again(bench: Bench) -> None:
 
     asyncio.run(story())
     assert bench.announced[-1].root((other.certificate,)) is not None
+
+
+def test_when_another_root_signs_the_certificate_is_exchanged_by_and_by(bench: Bench) -> None:
+    other = Authority("another root")
+
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(wanted(bench.authority))
+        await bench.until(keeper, lambda: bool(bench.announced))
+        bench.signer.authority = other
+        # -> the next root is published; the old one signs still
+        keeper.want(wanted(bench.authority, other, signs=bench.authority))
+        await bench.until(keeper, lambda: len(bench.announced) >= 2)
+        # -> the next one signs: not all agents ask at once
+        keeper.want(wanted(bench.authority, other, signs=other))
+        await bench.until(keeper, lambda: len(bench.announced) >= 3)
+        assert len(bench.signer.asked) == 1
+        bench.clock.now += timedelta(minutes=5)
+        await bench.until(keeper, lambda: bench.announced[-1].root((other.certificate,)) is not None)
+        # -> and once they have, they rest
+        rested = len(bench.announced)
+        bench.clock.now += timedelta(hours=1)
+        await bench.until(keeper, lambda: len(bench.announced) > rested)
+
+    asyncio.run(story())
+    assert len(bench.signer.asked) == 2
+    assert bench.announced[-1].root((other.certificate,)) is not None
+
+
+def test_a_wait_for_a_certificate_ends_when_something_else_is_wanted(bench: Bench) -> None:
+    """The operator is down. The plan's roots may change all the same."""
+
+    async def story() -> None:
+        keeper = bench.keeper()
+        bench.signer.silent = True
+        keeper.want(wanted(bench.authority))
+        await bench.until(keeper, lambda: bool(bench.signer.asked) and bench.want_another(keeper) >= 2)
+
+    asyncio.run(story())
+    assert len(bench.signer.asked) >= 2
+
+
+def test_a_node_that_registers_anew_asks_for_its_new_identity(bench: Bench) -> None:
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(wanted(bench.authority))
+        await bench.until(keeper, lambda: bool(bench.announced))
+        keeper.want(replace(wanted(bench.authority), uid=NodeUid("uid-9")))
+        await bench.until(keeper, lambda: bench.announced[-1].names[0].startswith("uid-9"))
+
+    asyncio.run(story())
+    assert len(bench.signer.asked) == 2
+
+
+def test_a_new_key_is_on_the_meshs_curve(bench: Bench) -> None:
+    key = bench.store.pending_key()
+    assert bench.store.pending_key(Curve.P256).public_key() == key.public_key()
+    stronger = bench.store.pending_key(Curve.P384)
+    assert stronger.curve.name == "secp384r1"
+    assert bench.store.pending_key(Curve.P384).public_key() == stronger.public_key()
+
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(replace(wanted(bench.authority), curve=Curve.P384))
+        await bench.until(keeper, lambda: bool(bench.announced))
+
+    asyncio.run(story())
+    assert bench.announced[0].key.curve.name == "secp384r1"
 
 
 def test_a_certificate_from_a_stranger_is_of_no_use(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hauberk_api.names import (
     AGENT_SERVICE_ACCOUNT,
     CA_SECRET,
+    IMPORTED_CA_SECRET,
     LEASE,
     NODE_NAME_EXTRA,
     NODE_UID_EXTRA,
@@ -80,6 +81,7 @@ def test_only_what_a_node_would_be_called_has_a_uid(text: str) -> None:
         ("templates/operator/rbac.yaml", rf"kind: ServiceAccount\nmetadata:\n  name: {OPERATOR_SERVICE_ACCOUNT}\n"),
         ("templates/operator/rbac.yaml", rf"resourceNames: \[{SIGNER}\]"),
         ("templates/operator/rbac.yaml", rf"resourceNames: \[{CA_SECRET}\]"),
+        ("templates/operator/rbac.yaml", rf"resourceNames: \[{IMPORTED_CA_SECRET}\]"),
         ("templates/operator/rbac.yaml", rf"resourceNames: \[{LEASE}\]"),
         ("templates/operator/deployment.yaml", rf"serviceAccountName: {OPERATOR_SERVICE_ACCOUNT}\n"),
         ("values.yaml", rf"key: {STARTUP_TAINT}\n"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from hauberk_api.kinds import GROUP
-from hauberk_api.names import CA_SECRET, LEASE, SIGNER
+from hauberk_api.names import CA_SECRET, IMPORTED_CA_SECRET, LEASE, SIGNER
 from tests.unit.chart.helm import NAMESPACE, Object, Rendered
 
 Right = tuple[str, str, str, str]
@@ -50,7 +50,8 @@ def test_what_the_operator_may_do_in_its_namespace(chart: Rendered) -> None:
     assert _rights(role) == {
         *_grant("", "pods", "get"),
         *_grant("", "secrets", "create"),
-        *_grant("", "secrets", "get delete", name=CA_SECRET),
+        *_grant("", "secrets", "get update delete", name=CA_SECRET),
+        *_grant("", "secrets", "get", name=IMPORTED_CA_SECRET),
         *_grant("coordination.k8s.io", "leases", "create"),
         *_grant("coordination.k8s.io", "leases", "get update", name=LEASE),
     }

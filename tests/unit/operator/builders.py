@@ -170,6 +170,8 @@ def report_json(
     unwell_count: int | None = None,
     clear_packets: int = 0,
     state_left: bool = False,
+    certificate: Json | None = None,
+    bundle: Sequence[str] = (),
     version: int = 1,
 ) -> Json:
     return {
@@ -187,6 +189,8 @@ def report_json(
             "unwellCount": len(unwell) if unwell_count is None else unwell_count,
             "clearPackets": clear_packets,
             "stateLeft": state_left,
+            "bundle": list(bundle),
+            **({"certificate": certificate} if certificate is not None else {}),
         },
     }
 

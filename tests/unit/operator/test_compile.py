@@ -59,6 +59,7 @@ def test_every_node_is_known_members_or_not() -> None:
 
 def test_the_settings_are_in_the_plan() -> None:
     settings = {"podNetworks": ["10.244.0.0/16"], "nonMembers": "Deny", "revokedNodes": ["uid-n2"]}
+    settings |= {"certificates": {"curve": "P-384"}}
     plan = compiled([tunnel()], NODES, settings=settings, bundle="ROOT").plan
     assert plan.to_object() | {"tunnels": []} == {
         "generation": 1,
@@ -67,8 +68,15 @@ def test_the_settings_are_in_the_plan() -> None:
         "nonMembers": "Deny",
         "revokedNodes": ["uid-n2"],
         "trustBundle": "ROOT",
+        "authority": "",
+        "curve": "P-384",
         "tunnels": [],
     }
+
+
+def test_without_an_authority_the_bundle_in_force_stays() -> None:
+    before = compiled([tunnel()], NODES, bundle="ROOT").plan
+    assert compiled([tunnel()], NODES, bundle="", previous=before).plan == before
 
 
 def test_a_tunnels_encapsulation_is_in_the_plan() -> None:

@@ -15,6 +15,7 @@ from hauberk_api.tunnel import Enforcement
 from hauberk_operator.claims import Conflict
 from hauberk_operator.compile import Verdict
 from hauberk_operator.fold import fold_mesh, fold_tunnel, mesh_conditions, pod_range
+from hauberk_operator.standing import Fault
 from tests.unit.operator.builders import report, tunnel
 
 CASES: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "fold_cases.yaml").read_text())
@@ -106,10 +107,25 @@ def test_the_pod_range_is_the_given_one_or_the_collapsed_union() -> None:
 def test_the_meshs_status_names_conflicts_and_an_unreadable_spec() -> None:
     conflict = Conflict(node="n2", claim="10.0.0.1", holder="n1")
     status = fold_mesh(
-        plan={"generation": 1}, generation=3, current={}, conditions=mesh_conditions([conflict], "spec: bad"), now=NOW
+        plan={"generation": 1},
+        generation=3,
+        current={},
+        authority={},
+        conditions=mesh_conditions([conflict], "spec: bad"),
+        now=NOW,
     )
     found = {c["type"]: (c["status"], c["reason"]) for c in status["conditions"]}
     assert found == {"Accepted": ("False", "Invalid"), "Degraded": ("True", "AddressConflict")}
     assert "n2 claims 10.0.0.1, which n1 holds" in status["conditions"][1]["message"]
     assert status["plan"] == {"generation": 1}
     assert status["observedGeneration"] == 3
+
+
+def test_a_fault_of_the_authority_comes_before_address_conflicts() -> None:
+    fault = Fault(reason=Reason.AUTHORITY_UNUSABLE, message="Secret x can't be imported: it is no CA")
+    _, alone = mesh_conditions([], "", fault)
+    assert (alone.status, alone.reason) == ("True", "AuthorityUnusable")
+    assert alone.message == "Secret x can't be imported: it is no CA."
+    conflict = Conflict(node="n2", claim="10.0.0.1", holder="n1")
+    _, both = mesh_conditions([conflict], "", fault)
+    assert both.message == "Secret x can't be imported: it is no CA. 1 address conflict besides."

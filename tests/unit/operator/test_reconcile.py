@@ -9,12 +9,14 @@ from typing import Any
 from hauberk_api.names import FINALIZER
 from hauberk_operator.facts import Json
 from hauberk_operator.reconcile import PHASES_LIMIT, REMOVAL_LIMIT, reconcile
+from hauberk_operator.standing import Standing
 from hauberk_operator.writes import MEMBER, MESH, NODE, REPORT, TUNNEL
 from tests.unit.operator.builders import carries, mesh_json, node_json, report_json, tunnel_json
 from tests.unit.operator.fake_api import FakeApi
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 BUNDLE = "ROOT"
+STANDING = Standing(bundle=BUNDLE, authority="aa", status={"phase": "Stable"})
 MAX_PASSES = 6
 
 
@@ -23,7 +25,7 @@ def settle(api: FakeApi, *, now: datetime = NOW) -> list[str]:
     api.writes.clear()
     for _ in range(MAX_PASSES):
         before = len(api.writes)
-        for stage in reconcile(api.view(), trust_bundle=BUNDLE, now=now).stages:
+        for stage in reconcile(api.view(), standing=STANDING, now=now).stages:
             for write in stage:
                 asyncio.run(api.carry_out(write))
         if len(api.writes) == before:
@@ -123,7 +125,7 @@ def test_an_object_is_kept_if_its_node_is_there_after_all() -> None:
     settle(api)
     view = api.view()
     view.nodes.remove("n2", 10_000)
-    for write in reconcile(view, trust_bundle=BUNDLE, now=NOW).writes:
+    for write in reconcile(view, standing=STANDING, now=NOW).writes:
         if write.name == "n2":
             asyncio.run(api.carry_out(write))
     assert (MEMBER.kind, "n2") in api.objects
@@ -187,7 +189,7 @@ def test_a_deleted_tunnel_leaves_the_plan_and_waits_for_its_agents() -> None:
     settle(api)
     assert plan(api)["tunnels"] == []
     assert (TUNNEL.kind, "pods") in api.objects
-    look_again = reconcile(api.view(), trust_bundle=BUNDLE, now=NOW + timedelta(seconds=10)).look_again
+    look_again = reconcile(api.view(), standing=STANDING, now=NOW + timedelta(seconds=10)).look_again
     assert look_again == REMOVAL_LIMIT - timedelta(seconds=10)
 
 
@@ -287,7 +289,7 @@ def test_the_phases_of_a_removal_wait_for_a_silent_agent_and_not_for_ever() -> N
     asyncio.run(api.delete(TUNNEL, "pods"))
     settle(api)
     assert phases_followed(api, "n1") == ["Require"]
-    assert reconcile(api.view(), trust_bundle=BUNDLE, now=NOW).look_again == PHASES_LIMIT
+    assert reconcile(api.view(), standing=STANDING, now=NOW).look_again == PHASES_LIMIT
     settle(api, now=NOW + PHASES_LIMIT)
     assert plan(api)["tunnels"] == []
     assert (TUNNEL.kind, "pods") in api.objects, "n2 still carries it"
@@ -321,7 +323,7 @@ def test_the_startup_taint_goes_once_the_agent_follows_the_plan() -> None:
     ):
         if report is not None:
             api.add(REPORT, report)
-        found = reconcile(api.view(), trust_bundle=BUNDLE, now=NOW).untaint
+        found = reconcile(api.view(), standing=STANDING, now=NOW).untaint
         assert [node.name for node in found] == (["n2"] if goes else [])
 
 
