@@ -116,7 +116,8 @@ def compile_roster(desired: Desired) -> Roster | None:
     problems = claims.problems
     revoked = frozenset(plan.revoked_nodes)
     for name, place in places.items():
-        if place.uid in revoked or own.uid in revoked:
+        # By name too: a Node that registers again has an IPsecNode before the plan can have its UID.
+        if not revoked.isdisjoint((place.uid, place.name, own.uid, own.name)):
             continue
         roles = _roles(desired.nodes[name])
         shared = [tunnel for tunnel in tunnels if tunnel.uid in roles]

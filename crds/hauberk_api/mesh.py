@@ -56,5 +56,5 @@ class MeshSpec(Model):
     pod_networks: tuple[str, ...] = ()
     non_members: NonMembers = NonMembers.ALLOW
     revoked_nodes: tuple[str, ...] = Field(default=())
-    """Node UIDs that stay out whatever certificate they hold."""
+    """UIDs or names of Nodes that stay out whatever certificate they hold."""
     certificates: CertificateSettings = CertificateSettings()

@@ -30,6 +30,7 @@ from hauberk_api.names import (
     NODE_UID_EXTRA,
     POD_NAME_EXTRA,
     POD_UID_EXTRA,
+    REVOKED_LABEL,
     SIGNER,
     NodeName,
     NodeUid,
@@ -225,12 +226,15 @@ def nothing_else_is_asked(evidence: Evidence) -> Objection:
 
 
 def node_is_not_revoked(evidence: Evidence) -> Objection:
-    if evidence.stamps.node_uid not in evidence.revoked_nodes:
+    """Neither by UID nor by name, which holds for a Node that registers again, nor by its label."""
+    stamps, node = evidence.stamps, evidence.node
+    if not evidence.revoked_nodes.isdisjoint((stamps.node_uid, stamps.node_name)):
+        why = "is in the mesh's revokedNodes"
+    elif node is not None and node.revoked_by(()):
+        why = f"has the label {REVOKED_LABEL}"
+    else:
         return None
-    return Refusal(
-        reason=RefusalReason.NODE_REVOKED,
-        message=f"Node {evidence.stamps.node_name} ({evidence.stamps.node_uid}) is in the mesh's revokedNodes.",
-    )
+    return Refusal(reason=RefusalReason.NODE_REVOKED, message=f"Node {stamps.node_name} ({stamps.node_uid}) {why}.")
 
 
 def node_exists(evidence: Evidence) -> Objection:

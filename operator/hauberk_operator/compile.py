@@ -75,7 +75,7 @@ def compile_mesh(
     """
     newest_generation = max((r.status.plan_generation for r in reports.values() if r.status is not None), default=0)
     nodes = sorted(nodes, key=lambda node: node.name)
-    eligible = [node for node in nodes if node.uid not in mesh.revoked_nodes]
+    eligible = [node for node in nodes if not node.revoked_by(mesh.revoked_nodes)]
     in_force = {planned.uid: planned for planned in previous.tunnels} if previous else {}
     planned: list[PlannedTunnel] = []
     roles: dict[str, Mapping[str, Role]] = {}
@@ -126,7 +126,7 @@ def compile_mesh(
         generation=0,
         pod_networks=mesh.pod_networks,
         non_members=mesh.non_members,
-        revoked_nodes=mesh.revoked_nodes,
+        revoked_nodes=_revoked(mesh, nodes),
         trust_bundle=trust_bundle or (previous.trust_bundle if previous is not None else ""),
         authority=authority or (previous.authority if previous is not None else ""),
         curve=mesh.certificates.curve,
@@ -206,6 +206,15 @@ def _members_now(uid: str, members: Mapping[str, MemberFacts], nodes: Iterable[N
             if membership.tunnel == uid:
                 roles[node.name] = membership.role
     return roles
+
+
+def _revoked(mesh: MeshSpec, nodes: Iterable[NodeFacts]) -> tuple[str, ...]:
+    """What people have listed, and the UIDs of the Nodes that are there and are meant by a name or a label.
+
+    Agents so shut out a Node by its UID alone, which is in its certificate: an earlier version's too.
+    """
+    meant = [node.uid for node in nodes if node.revoked_by(mesh.revoked_nodes)]
+    return tuple(dict.fromkeys((*mesh.revoked_nodes, *meant)))
 
 
 def _numbered(plan: Plan, previous: Plan | None, newest_generation: int) -> Plan:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Self, TypeVar, cast
 
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from hauberk_api.conditions import Condition
 from hauberk_api.mesh import MeshSpec
 from hauberk_api.model import Model
-from hauberk_api.names import FINALIZER, STARTUP_TAINT, NodeName, NodeUid, TunnelUid
+from hauberk_api.names import FINALIZER, REVOKED_LABEL, STARTUP_TAINT, NodeName, NodeUid, TunnelUid
 from hauberk_api.node import NodeSpec
 from hauberk_api.plan import Plan
 from hauberk_api.report import ReportStatus
@@ -59,6 +59,10 @@ class NodeFacts(Facts):
     @property
     def node_uid(self) -> NodeUid:
         return NodeUid(self.uid)
+
+    def revoked_by(self, revoked: Container[str]) -> bool:
+        """Whether it is out of the mesh: by its UID or name in revokedNodes, or by its label."""
+        return self.uid in revoked or self.name in revoked or REVOKED_LABEL in self.labels
 
     @classmethod
     def parse(cls, obj: Json) -> Self:

@@ -91,7 +91,10 @@ def reconcile(view: ClusterView, *, standing: Standing, now: datetime) -> Reconc
 
 
 def _settings_in_force(plan: Plan | None) -> MeshSpec:
-    """The settings to go on with when the mesh's spec cannot be read."""
+    """The settings to go on with when the mesh's spec cannot be read.
+
+    Nodes that were revoked by a label stay so, as their UIDs are in the plan.
+    """
     if plan is None:
         return MeshSpec()
     return MeshSpec(

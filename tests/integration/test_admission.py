@@ -274,7 +274,7 @@ def test_an_unknown_field_is_refused_by_name(apiserver: ApiServer) -> None:
             "spec.podNetworks: Too many: 65: must have at most 64 items",
         ),
         ({"nonMembers": "Drop"}, 'spec.nonMembers: Unsupported value: "Drop": supported values: "Allow", "Deny"'),
-        ({"revokedNodes": ["n1"]}, "'n1' is no UID: write the Node's metadata.uid, not its name"),
+        ({"revokedNodes": ["N 1"]}, "'N 1' is no Node: write its metadata.uid or its metadata.name"),
         ({"revokedNodes": [UID, UID]}, "spec.revokedNodes[1]: Duplicate value"),
         ({"certificates": {"lifetimeSeconds": 30}}, "should be greater than or equal to 60"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -13,10 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from hauberk_api.names import NodeUid, node_identity
+from hauberk_api.names import REVOKED_LABEL, NodeUid, node_identity
 from tests.apiserver import ApiServer
 from tests.integration.operator_bed import NAMESPACE, Operator, OperatorBed
 
+SECONDS = 10.0
+"""Within which a node is out of the mesh, on a slow machine."""
 STRANGER = "stranger"
 MAY_ASK = f"""
 apiVersion: v1
@@ -159,6 +162,61 @@ def test_a_revoked_node_is_refused_and_in_no_tunnel(bed: OperatorBed, operator: 
     assert refusal(bed, name) == "NodeRevoked"
     bed.change_mesh({})
     bed.wait_for("the plan", lambda: not bed.plan().get("revokedNodes"), operator=operator)
+
+
+def test_a_node_revoked_by_name_stays_out_when_it_registers_again(bed: OperatorBed, operator: Operator) -> None:
+    """Its kubelet comes back under another UID; the name in revokedNodes is still meant."""
+    bed.add_tunnel("members")
+    bed.add_node(5)
+    bed.wait_for("its membership", lambda: memberships(bed, "n5"), operator=operator)
+    bed.change_mesh({"revokedNodes": ["n5"]})
+    bed.wait_for("its end", lambda: not memberships(bed, "n5"), operator=operator)
+    bed.remove_node(5)
+    bed.wait_for("its IPsecNode's end", lambda: "n5" not in bed.members(), operator=operator)
+    again = bed.add_node(5)
+    bed.wait_for("its UID in the plan", lambda: again in bed.plan()["revokedNodes"], operator=operator)
+    assert not memberships(bed, "n5")
+    bed.ask(name := next(_names), node="n5")
+    assert refusal(bed, name) == "NodeRevoked"
+    bed.change_mesh({})
+    bed.wait_for("its membership", lambda: memberships(bed, "n5"), operator=operator)
+    bed.remove_node(5)
+    bed.remove_tunnel("members")
+    bed.wait_for("the tunnel's end", lambda: bed.tunnel("members") is None, operator=operator)
+
+
+def test_a_label_that_no_kubelet_may_write_takes_a_node_out(bed: OperatorBed, operator: Operator) -> None:
+    bed.add_tunnel("members")
+    bed.wait_for("its membership", lambda: memberships(bed, "n2"), operator=operator)
+    began = time.monotonic()
+    bed.server.kubectl("label", "node", "n2", f"{REVOKED_LABEL}=")
+    bed.wait_for("its end", lambda: not memberships(bed, "n2"), operator=operator)
+    bed.wait_for("its UID in the plan", lambda: uid_of(bed, "n2") in bed.plan()["revokedNodes"], operator=operator)
+    assert time.monotonic() - began < SECONDS
+    bed.ask(name := next(_names), node="n2")
+    assert refusal(bed, name) == "NodeRevoked"
+    bed.server.kubectl("label", "node", "n2", f"{REVOKED_LABEL}-")
+    bed.wait_for("its membership", lambda: memberships(bed, "n2"), operator=operator)
+    assert bed.plan()["revokedNodes"] == []
+    bed.remove_tunnel("members")
+    bed.wait_for("the tunnel's end", lambda: bed.tunnel("members") is None, operator=operator)
+
+
+def test_a_deleted_node_is_gone_for_its_peers_within_seconds(bed: OperatorBed, operator: Operator) -> None:
+    bed.add_tunnel("members")
+    bed.add_node(6)
+    bed.wait_for("its membership", lambda: memberships(bed, "n6"), operator=operator)
+    began = time.monotonic()
+    bed.remove_node(6)
+    bed.wait_for("its IPsecNode's end", lambda: "n6" not in bed.members(), operator=operator)
+    assert time.monotonic() - began < SECONDS
+    bed.remove_tunnel("members")
+    bed.wait_for("the tunnel's end", lambda: bed.tunnel("members") is None, operator=operator)
+
+
+def memberships(bed: OperatorBed, node: str) -> list[object]:
+    member = bed.members().get(node)
+    return list(member["spec"].get("memberships") or ()) if member is not None else []
 
 
 def pkcs10(

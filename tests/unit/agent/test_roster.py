@@ -50,6 +50,13 @@ def test_non_members_follow_the_mesh_s_setting(policy: NonMembers, exempt: list[
     assert found.peers == ()
 
 
+def test_a_node_is_revoked_by_name_before_the_plan_knows_its_uid() -> None:
+    found = roster("n1", plan(tunnel(), revoked=("n2",)), n1=node(1), n2=node(2, tunnels=()), n3=node(3))
+    assert [peer.place.name for peer in found.peers] == ["n3"]
+    assert found.exempt == ()
+    assert roster("n2", plan(tunnel(), revoked=("n2",)), n1=node(1), n2=node(2)).peers == ()
+
+
 def test_a_revoked_node_is_neither_peer_nor_exempt() -> None:
     the_plan = plan(tunnel(), revoked=("uid-2", "uid-3"))
     found = roster("n1", the_plan, n1=node(1), n2=node(2), n3=node(3, tunnels=()))

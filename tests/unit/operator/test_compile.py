@@ -9,6 +9,7 @@ import pytest
 
 from hauberk_api.conditions import Reason
 from hauberk_api.mesh import MeshSpec
+from hauberk_api.names import REVOKED_LABEL
 from hauberk_api.node import Role
 from hauberk_api.plan import Phase, Plan
 from hauberk_api.tunnel import Encapsulation, Enforcement
@@ -82,6 +83,25 @@ def test_without_an_authority_the_bundle_in_force_stays() -> None:
 def test_a_tunnels_encapsulation_is_in_the_plan() -> None:
     (planned,) = compiled([tunnel(spec={"encapsulation": "Always"})], NODES).plan.tunnels
     assert planned.encapsulation is Encapsulation.ALWAYS
+
+
+@pytest.mark.parametrize(("listed", "labelled"), [("n2", False), ("uid-n2", False), ("", True)])
+def test_a_node_is_revoked_by_uid_by_name_or_by_label(listed: str, labelled: bool) -> None:
+    """Agents are told its UID, as that is what its certificate has."""
+    nodes = (node("n1"), node("n2", labels={REVOKED_LABEL: ""} if labelled else {}))
+    result = compiled([tunnel()], nodes, settings={"revokedNodes": [listed] if listed else []})
+    assert set(result.members["tunnel-pods"]) == {"n1"}
+    assert set(result.plan.revoked_nodes) == {"uid-n2", *filter(None, (listed,))}
+
+
+def test_a_name_outlives_the_node_that_had_it() -> None:
+    settings = {"revokedNodes": ["n2"]}
+    first = compiled([tunnel()], (node("n1"), node("n2")), settings=settings).plan
+    gone = compiled([tunnel()], (node("n1"),), settings=settings, previous=first).plan
+    assert gone.revoked_nodes == ("n2",)
+    again = compiled([tunnel()], (node("n1"), node("n2", uid="another")), settings=settings, previous=gone)
+    assert again.plan.revoked_nodes == ("n2", "another")
+    assert again.nodes["n2"].memberships == ()
 
 
 def test_a_revoked_node_stays_known_and_is_in_no_tunnel() -> None:
