@@ -20,6 +20,7 @@ from cryptography import x509
 
 from hauberk_agent.cache import DesiredCache
 from hauberk_agent.clear_traffic import LOOK_SECONDS, ClearTraffic
+from hauberk_agent.clock import ClockWatch
 from hauberk_agent.deposit import Deposit
 from hauberk_agent.desired import Desired
 from hauberk_agent.health import HealthServer
@@ -82,11 +83,16 @@ class Agent:
         signer: Signer | None = None,
         fixed_identity: Callable[[], Identity] | None = None,
         chance: Random | None = None,
+        clock: ClockWatch | None = None,
     ) -> None:
-        """Give a signer, which is asked for certificates, or where to read a fixed identity."""
+        """Give a signer, which is asked for certificates, or where to read a fixed identity.
+
+        clock: hears what time others have.
+        """
         self.settings = settings
         self.source = source
         self.kernel = kernel
+        self.clock = clock or ClockWatch()
         self._reporter = reporter
         self._fixed_identity = fixed_identity
         self._chance = chance or Random(os.urandom(16))  # noqa: S311 - for jitter
@@ -493,6 +499,7 @@ class Agent:
             identity_problem=self.identity_problem,
             roots=self.roots,
             problems=self.problems,
+            clock_problem=self.clock.problem,
             state_left=self._state_left,
             phases=self._phases(roster),
             clear_packets=self.clear.recently,

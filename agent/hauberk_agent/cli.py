@@ -237,9 +237,11 @@ async def _on_cluster(
     options: argparse.Namespace, settings: AgentSettings, kernel: Xfrm
 ) -> tuple[Agent, Callable[[], Awaitable[None]]]:
     from hauberk_agent.agent import Agent
+    from hauberk_agent.clock import ClockWatch
     from hauberk_agent.kube import KubeApi, KubeReporter, KubeSigner, KubeSource, load_access
 
-    api = KubeApi(await load_access(api_server=options.api_server, kubeconfig=options.kubeconfig))
+    clock = ClockWatch()
+    api = KubeApi(await load_access(api_server=options.api_server, kubeconfig=options.kubeconfig), clock)
     chance = Random(os.urandom(16))  # noqa: S311 - for jitter
     agent = Agent(
         settings,
@@ -247,6 +249,7 @@ async def _on_cluster(
         reporter=KubeReporter(api, settings.node_name),
         kernel=kernel,
         signer=KubeSigner(api, chance=chance),
+        clock=clock,
         chance=chance,
     )
     return agent, api.close

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,7 @@ _log = logging.getLogger("hauberk.identity")
 
 _FIRST_RETRY: Final = 2.0
 _LONGEST_RETRY: Final = 300.0
+_EXPIRED: Final = "it has expired"
 _EXCHANGE_SPREAD: Final = timedelta(minutes=5)
 """Over which time a mesh exchanges its certificates when another root signs: no storm of requests,"""
 _EXCHANGE_SHARE: Final = 1 / 6
@@ -109,7 +111,7 @@ def unfit(identity: Identity, wanted: Wanted, *, now: datetime) -> str | None:
     if set(identity.names) != set(wanted.names) or identity.names[0] != wanted.names[0]:
         return "it names another node"
     if now >= identity.certificate.not_valid_after_utc:
-        return "it has expired"
+        return _EXPIRED
     if identity.root(wanted.roots) is None:
         return "its root is not in the trust bundle"
     return None
@@ -177,7 +179,10 @@ class IdentityKeeper:
         on_identity: Callable[[Identity], None],
         chance: Random,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """wall_clock may be wrong, and set at any time; clock counts seconds."""
+        self._clock = clock
         self._store = store
         self._signer = signer
         self._on_identity = on_identity
@@ -185,6 +190,8 @@ class IdentityKeeper:
         self._wall_clock = wall_clock
         self._wanted: Wanted | None = None
         self._changed = asyncio.Event()
+        self._renew_by: tuple[int, float] | None = None
+        """The serial number of the certificate, and when it is renewed by a clock that nobody sets."""
         self._exchange_at: tuple[str, datetime] | None = None
         """When the certificate is exchanged for one of the root that signs now."""
         self.identity: Identity | None = store.load()
@@ -227,9 +234,10 @@ class IdentityKeeper:
             exchange_at = self._exchange(self.identity, wanted, now)
             if exchange_at is not None and exchange_at < renew_at:
                 renew_at, why = exchange_at, "another root signs now"
-            if now < renew_at:
-                self.problem = None
-                return max((renew_at - now) / timedelta(seconds=1), 1.0)
+            wait = min((renew_at - now) / timedelta(seconds=1), self._renewal_wait(self.identity, renew_at, now))
+            if wait > 0:
+                self.problem = _not_yet(self.identity, now)
+                return max(wait, 1.0)
         _log.info("asking for a certificate: %s", why)
         try:
             identity = await self._ask_unless_changed(wanted)
@@ -241,7 +249,8 @@ class IdentityKeeper:
         except OSError as error:
             self.problem = f"no certificate: {error}"
         else:
-            reason = unfit(identity, wanted, now=self._wall_clock())
+            now = self._wall_clock()
+            reason = unfit(identity, wanted, now=now)
             if reason is None:
                 self._store.save(identity)
                 self.identity = identity
@@ -252,9 +261,23 @@ class IdentityKeeper:
                 )
                 return 0.0
             self.problem = f"the signed certificate is of no use: {reason}"
+            if reason == _EXPIRED:
+                self.problem += f" by this node's clock, which is at {now.isoformat(timespec='seconds')}"
             self._store.discard_pending()
         _log.warning("%s", self.problem)
         return -1.0
+
+    def _renewal_wait(self, identity: Identity, renew_at: datetime, now: datetime) -> float:
+        """Seconds until the certificate is renewed whatever becomes of the wall clock.
+
+        Planned when the certificate is first seen. A clock that is set back makes nothing late after that; one that was
+        behind already makes it no later than as much after its beginning.
+        """
+        serial = identity.certificate.serial_number
+        if self._renew_by is None or self._renew_by[0] != serial:
+            life = renew_at - identity.certificate.not_valid_before_utc
+            self._renew_by = (serial, self._clock() + min(renew_at - now, life) / timedelta(seconds=1))
+        return self._renew_by[1] - self._clock()
 
     def _exchange(self, identity: Identity, wanted: Wanted, now: datetime) -> datetime | None:
         """When the certificate is to be exchanged because another root signs now; None: it is that root's."""
@@ -299,6 +322,17 @@ class IdentityKeeper:
                 await self._changed.wait()
         except TimeoutError:
             return
+
+
+def _not_yet(identity: Identity, now: datetime) -> str | None:
+    """Peers take a certificate that this node thinks to be of the future: it is used, and its clock is not right."""
+    begin = identity.certificate.not_valid_before_utc
+    if now >= begin:
+        return None
+    return (
+        f"the certificate begins at {begin.isoformat(timespec='seconds')}, and this node's clock is at "
+        f"{now.isoformat(timespec='seconds')}"
+    )
 
 
 def fingerprints(roots: Sequence[x509.Certificate]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any, Final, cast
@@ -24,6 +25,7 @@ import aiohttp
 from pydantic import ValidationError
 from yarl import URL
 
+from hauberk_agent.clock import ClockWatch
 from hauberk_agent.desired import Desired
 from hauberk_agent.source import SigningDenied
 from hauberk_api.certificate import CSR_USAGES
@@ -143,8 +145,10 @@ def _kept_alive(address: tuple[Any, ...]) -> socket.socket:
 class KubeApi:
     """Requests to the API server. Raises KubeError, whose status is 0 when there was no answer."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, clock: ClockWatch | None = None) -> None:
+        """clock: hears the dates of the answers."""
         self._access = access
+        self._clock = clock
         connector = aiohttp.TCPConnector(limit=16, ssl=access.ssl, socket_factory=_kept_alive)
         self._session = aiohttp.ClientSession(connector=connector, trust_env=True, read_bufsize=_LONGEST_EVENT_BYTES)
 
@@ -204,9 +208,13 @@ class KubeApi:
                 headers["Authorization"] = token
             # The path is ready for the wire: yarl must not decode and encode it anew.
             url = URL(self._access.host + path, encoded=True)
-            return await self._session.request(method, url, headers=headers, data=data, timeout=timeout)
+            asked = datetime.now(UTC)
+            response = await self._session.request(method, url, headers=headers, data=data, timeout=timeout)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
+        if self._clock is not None:
+            self._clock.hear(response.headers.get("Date"), asked=asked, answered=datetime.now(UTC))
+        return response
 
     def _unreachable(self, error: Exception) -> KubeError:
         return KubeError(f"the API server {self._access.host} can't be reached: {str(error) or type(error).__name__}")

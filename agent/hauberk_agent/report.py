@@ -55,6 +55,8 @@ class Facts:
     state_left: bool
     phases: Mapping[str, Phase]
     """By tunnel UID: the plan's phase that has been carried out."""
+    clock_problem: str | None = None
+    """That this node's clock is wrong, as a sentence."""
     clear_packets: int = 0
     """Of Permissive tunnels, in about the last minute."""
 
@@ -154,15 +156,25 @@ def _reason(facts: Facts, unwell: Sequence[UnwellPeer], all_ready: bool) -> tupl
     if facts.abilities.problems:
         return Reason.UNSUPPORTED_KERNEL, " ".join(facts.abilities.problems)
     if facts.identity is None:
-        return Reason.NO_IDENTITY, facts.identity_problem or ""
+        return Reason.NO_IDENTITY, _and_the_clock(facts.identity_problem or "", facts)
     if facts.problems:
         return Reason.KERNEL_REFUSED, "; ".join(facts.problems)
     if unwell:
         worst = unwell[0]
-        return Reason(worst.reason.value), f"{worst.node}: {worst.message}" if worst.message else worst.node
+        message = f"{worst.node}: {worst.message}" if worst.message else worst.node
+        if worst.reason is UnwellReason.AUTHENTICATION_FAILED:
+            message = _and_the_clock(message, facts)
+        return Reason(worst.reason.value), message
+    if facts.clock_problem is not None:
+        return Reason.CLOCK_SKEW, facts.clock_problem
     if not all_ready:
         return Reason.ESTABLISHING, ""
     return Reason.AS_WANTED, " ".join(facts.roster.problems)
+
+
+def _and_the_clock(message: str, facts: Facts) -> str:
+    """A wrong clock is why certificates don't verify, more often than not."""
+    return "; ".join(filter(None, (facts.clock_problem, message)))
 
 
 def _certificate(identity: Identity | None, roots: Sequence[x509.Certificate]) -> CertificateReport | None:

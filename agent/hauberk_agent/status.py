@@ -56,7 +56,11 @@ def describe(agent: Agent, now: float) -> _Document:
             "states": len([s for s in states.values() if not s.larval]),
         },
         "clear": _clear(agent),
-        "problems": [*agent.problems, *(agent.roster.problems if agent.roster is not None else ())],
+        "problems": [
+            *([agent.clock.problem] if agent.clock.problem is not None else []),
+            *agent.problems,
+            *(agent.roster.problems if agent.roster is not None else ()),
+        ],
         "reportProblem": agent.report_problem,
         "podRange": [str(n) for n in agent.roster.pod_range] if agent.roster is not None else [],
         "peers": [_peer(pair, states, now) for pair in sorted(agent.sessions.pairs, key=lambda pair: pair.name)],

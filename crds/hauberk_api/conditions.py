@@ -45,6 +45,7 @@ class Reason(StrEnum):
     NO_PROPOSAL_CHOSEN = "NoProposalChosen"
     KERNEL_REFUSED = "KernelRefused"
     UNREACHABLE = "Unreachable"
+    CLOCK_SKEW = "ClockSkew"
     NO_IDENTITY = "NoIdentity"
     IN_CLEAR = "InClear"
 

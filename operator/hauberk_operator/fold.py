@@ -37,11 +37,12 @@ WORST_FIRST: Final = (
     Reason.KERNEL_REFUSED,
     Reason.UNREACHABLE,
     Reason.NO_IDENTITY,
+    Reason.CLOCK_SKEW,
     Reason.IN_CLEAR,
 )
 """Reasons of Degraded. Establishing is not among them: it is the way to Ready."""
 
-_NODE_WIDE: Final = frozenset({Reason.NO_IDENTITY, Reason.KERNEL_REFUSED})
+_NODE_WIDE: Final = frozenset({Reason.NO_IDENTITY, Reason.KERNEL_REFUSED, Reason.CLOCK_SKEW})
 """What an agent may say of its whole node, with no pair to name."""
 
 _HEADINGS: Final[Mapping[Reason, str]] = {
@@ -52,6 +53,7 @@ _HEADINGS: Final[Mapping[Reason, str]] = {
     Reason.KERNEL_REFUSED: "Refused by the kernel",
     Reason.UNREACHABLE: "Not reachable",
     Reason.NO_IDENTITY: "No certificate yet",
+    Reason.CLOCK_SKEW: "The clock is wrong",
     Reason.IN_CLEAR: "Packets pass in clear",
 }
 

@@ -38,7 +38,7 @@ def wanted(*authorities: Authority, name: str = "n1", signs: Authority | None = 
 class FakeSigner:
     """Signs what it is asked to, unless told otherwise."""
 
-    def __init__(self, authority: Authority, clock: Clock) -> None:
+    def __init__(self, authority: Authority, clock: Callable[[], datetime]) -> None:
         self.authority = authority
         self.clock = clock
         self.asked: list[str] = []
@@ -78,6 +78,8 @@ def certificate_for(authority: Authority, public_key: object, names: Sequence[st
 class Clock:
     def __init__(self) -> None:
         self.now = TODAY
+        self.seconds = 0.0
+        """Of the clock that nobody sets."""
 
     def __call__(self) -> datetime:
         return self.now
@@ -100,6 +102,7 @@ class Bench:
             on_identity=self.announced.append,
             chance=Random(1),
             wall_clock=self.clock,
+            clock=lambda: self.clock.seconds,
         )
 
     def want_another(self, keeper: IdentityKeeper) -> int:
@@ -209,6 +212,54 @@ def test_a_certificate_is_renewed_after_two_thirds_of_its_life(bench: Bench) -> 
     assert len(bench.signer.asked) == 2
     old, new = bench.announced[0], bench.announced[-1]
     assert old.key.public_key() != new.key.public_key()
+
+
+def test_a_clock_that_is_set_back_delays_no_renewal(bench: Bench) -> None:
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(wanted(bench.authority))
+        await bench.until(keeper, lambda: bool(bench.announced))
+        bench.clock.now -= timedelta(days=300)
+        bench.clock.seconds += LIFE.total_seconds() * 0.5
+        seen = len(bench.announced)
+        await bench.until(keeper, lambda: len(bench.announced) > seen)
+        assert len(bench.signer.asked) == 1
+        assert keeper.problem is not None
+        assert "and this node's clock is at 2025-" in keeper.problem
+        assert keeper.identity is not None, "peers' clocks are right: they take it"
+        bench.clock.seconds += LIFE.total_seconds() * 0.3
+        await bench.until(keeper, lambda: len(bench.signer.asked) == 2)
+
+    asyncio.run(story())
+
+
+def test_a_clock_that_was_behind_already_delays_a_renewal_by_no_more_than_a_life(bench: Bench) -> None:
+    """Signed by a clock that is right: by this node's it begins in ten days."""
+    bench.signer.clock = lambda: bench.clock.now + timedelta(days=10)
+
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(wanted(bench.authority))
+        await bench.until(keeper, lambda: bool(bench.announced) and bool(keeper.problem))
+        bench.clock.seconds += LIFE.total_seconds() * 0.76
+        await bench.until(keeper, lambda: len(bench.signer.asked) == 2)
+
+    asyncio.run(story())
+
+
+def test_a_certificate_that_is_over_when_it_comes_tells_of_the_clock(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hauberk_agent.identity._FIRST_RETRY", 0.01)
+    bench.signer.clock = lambda: bench.clock.now - timedelta(days=10)
+
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(wanted(bench.authority))
+        said = "it has expired by this node's clock, which is at 2026-06-01T12:00:00"
+        await bench.until(keeper, lambda: said in (keeper.problem or ""))
+
+    asyncio.run(story())
 
 
 def test_a_new_root_alone_makes_the_agent_ask_again(bench: Bench) -> None:

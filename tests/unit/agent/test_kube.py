@@ -11,6 +11,8 @@ import json
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from hauberk_agent.clock import ClockWatch
 from hauberk_agent.kube import Access, KubeApi, KubeError, KubeReporter, KubeSigner, KubeSource, in_cluster
 from hauberk_agent.source import SigningDenied
 from hauberk_api.kinds import GROUP, MESHES, NODES, REPORTS, VERSION
@@ -32,7 +35,9 @@ OWN = NodeName("n1")
 
 
 @asynccontextmanager
-async def api_server(routes: dict[tuple[str, str], Handler]) -> AsyncGenerator[KubeApi]:
+async def api_server(
+    routes: dict[tuple[str, str], Handler], clock: ClockWatch | None = None
+) -> AsyncGenerator[KubeApi]:
     """An API server of these routes, and a client of it."""
     application = web.Application()
     for (method, path), handler in routes.items():
@@ -46,7 +51,7 @@ async def api_server(routes: dict[tuple[str, str], Handler]) -> AsyncGenerator[K
     async def token() -> str:
         return "Bearer secret"
 
-    api = KubeApi(Access(host=f"http://127.0.0.1:{port}", ssl=ssl.create_default_context(), token=token))
+    api = KubeApi(Access(host=f"http://127.0.0.1:{port}", ssl=ssl.create_default_context(), token=token), clock)
     try:
         yield api
     finally:
@@ -241,6 +246,21 @@ def test_a_request_is_asked_once_and_waited_for() -> None:
     assert body["metadata"] == {"name": "asked"}
     assert body["spec"]["signerName"] == SIGNER
     assert base64.b64decode(body["spec"]["request"]) == b"request"
+
+
+def test_the_dates_of_answers_are_heard() -> None:
+    clock = ClockWatch()
+    ahead = datetime.now(UTC) + timedelta(hours=1, seconds=10)
+
+    async def get(_: web.Request) -> web.StreamResponse:
+        return web.json_response({}, headers={"Date": format_datetime(ahead, usegmt=True)})
+
+    async def story() -> None:
+        async with api_server({("GET", "/healthz"): get}, clock) as api:
+            await api.request("GET", "/healthz")
+
+    asyncio.run(story())
+    assert clock.problem == "this node's clock is 60 minutes behind the API server's"
 
 
 def test_a_request_that_was_cleaned_up_is_made_again_and_a_denied_one_is_not() -> None:

@@ -69,6 +69,27 @@ def test_a_node_whose_pairs_are_all_up_is_ready() -> None:
     assert report.certificate.issuer_fingerprint == report.bundle[0]
 
 
+def test_a_wrong_clock_is_said_and_goes_with_what_it_may_be_the_reason_for() -> None:
+    found = mesh()
+    behind = "this node's clock is 7 minutes behind the API server's"
+    wrong = replace(facts(found), clock_problem=behind)
+    well = Readiness().assess(found, pairs(found), 0.0, complete=True)
+    report = compose(wrong, well)
+    assert (report.reason, report.message, report.ready) == ("ClockSkew", behind, True)
+    report = compose(replace(wrong, identity=None, identity_problem="not signed"), well)
+    assert (report.reason, report.message) == ("NoIdentity", f"{behind}; not signed")
+    members = pairs(found, unwell_since=0.0)
+    for pair in members:
+        pair.failure = Failure(reason=UnwellReason.AUTHENTICATION_FAILED, message="expired")
+    report = compose(wrong, Readiness().assess(found, members, 100.0, complete=True))
+    assert report.reason == "AuthenticationFailed"
+    assert report.message.startswith(f"{behind}; ")
+    for pair in members:
+        pair.failure = Failure(reason=UnwellReason.UNREACHABLE, message="no answer")
+    report = compose(wrong, Readiness().assess(found, members, 100.0, complete=True))
+    assert behind not in report.message, "a clock makes nobody unreachable"
+
+
 def test_a_tunnel_that_was_never_ready_names_every_pair_at_once() -> None:
     found = mesh()
     report = composed(found, pairs(found, unwell_since=0.0))
