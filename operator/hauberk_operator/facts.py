@@ -177,6 +177,8 @@ class ReportFacts(Facts):
 class RequestFacts(Facts):
     """A CertificateSigningRequest."""
 
+    created: str
+    """metadata.creationTimestamp."""
     signer: str
     username: str
     extra: Mapping[str, tuple[str, ...]]
@@ -205,6 +207,7 @@ class RequestFacts(Facts):
             request = b""
         return cls(
             **_identity(obj),
+            created=_section(obj, "metadata").get("creationTimestamp", ""),
             signer=spec.get("signerName", ""),
             username=spec.get("username", ""),
             extra={key: tuple(values) for key, values in _section(spec, "extra").items()},

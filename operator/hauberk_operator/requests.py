@@ -10,7 +10,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from hauberk_api.kinds import MESH_NAME
@@ -20,10 +20,13 @@ from hauberk_operator.ca import Signer, certificate_pem, issue, lifetime
 from hauberk_operator.facts import Json, NodeFacts, PodFacts, RequestFacts
 from hauberk_operator.kube import Kube, KubeError
 from hauberk_operator.view import ClusterView
-from hauberk_operator.writes import NODE, POD, REQUEST, event
+from hauberk_operator.writes import NODE, POD, REQUEST, delete, event
 
 CONCURRENCY: Final = 8
 LATER_SECONDS: Final = 1.0
+KEPT: Final = timedelta(minutes=15)
+"""For so long from its beginning a settled request is there to be looked at. The controller manager's cleaner takes an
+hour, in which a large mesh of short certificates makes thousands."""
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ class Requests:
         self._clock = clock
 
     async def step(self) -> float | None:
-        """Settle every open request. Returns when to look again at those that could not be judged yet."""
+        """Settle every open request, and remove old ones. Returns when to look again."""
         waiting = [request for request in self._view.requests.values() if request.open]
         slots = asyncio.Semaphore(CONCURRENCY)
         faults: list[KubeError] = []
@@ -70,7 +73,25 @@ class Requests:
             settling = [tasks.create_task(settle(request)) for request in waiting]
         if faults:
             raise faults[0]
-        return None if all(task.result() for task in settling) else LATER_SECONDS
+        waits = [] if all(task.result() for task in settling) else [LATER_SECONDS]
+        waits.extend(await self._collect())
+        return min(waits, default=None)
+
+    async def _collect(self) -> list[float]:
+        """Remove settled requests that are old. Returns in how many seconds the others are."""
+        waits: list[float] = []
+        for request in [request for request in self._view.requests.values() if not request.open and request.created]:
+            left = datetime.fromisoformat(request.created) + KEPT - self._clock()
+            if left > timedelta(0):
+                waits.append(left / timedelta(seconds=1))
+                continue
+            try:
+                await self._kube.carry_out(delete(REQUEST, request, why="it was settled long ago"))
+            except KubeError as error:
+                if not error.conflict:
+                    raise
+            self._view.requests.remove(request.name, request.resource_version)
+        return waits
 
     async def _settle(self, request: RequestFacts) -> bool:
         """Settle one request; whether it is settled."""

@@ -225,6 +225,7 @@ def request_json(
     usages: Sequence[str] = CSR_USAGES,
     signer: str = SIGNER,
     conditions: Sequence[Json] = (),
+    created: str = "2026-05-01T00:00:00Z",
     version: int = 1,
 ) -> Json:
     pem = build_request(KEY, uid=NodeUid(f"uid-{node_name}"), name=NodeName(node_name)) if pem is None else pem
@@ -235,7 +236,12 @@ def request_json(
         POD_UID_EXTRA: [f"uid-agent-{node_name}"],
     }
     return {
-        "metadata": {"name": name, "uid": f"uid-{name}", "resourceVersion": str(version)},
+        "metadata": {
+            "name": name,
+            "uid": f"uid-{name}",
+            "resourceVersion": str(version),
+            "creationTimestamp": created,
+        },
         "spec": {
             "signerName": signer,
             "username": username,
