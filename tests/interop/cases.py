@@ -216,3 +216,28 @@ QUANTUM = (
 )
 
 CASES: tuple[Case, ...] = (*SET_UP, *ALGORITHMS, *REKEYS, *DELETES, *NETWORK, *QUANTUM)
+
+BETWEEN_ALL = (
+    "certificates P-256",
+    "pre-shared key",
+    "transport mode",
+    "IPv6 in IPv6",
+    "selectors that we narrow",
+    "selectors that they narrow",
+    "we rekey the child",
+    "they rekey the child",
+    "we rekey the IKE SA",
+    "they rekey the IKE SA",
+    "we delete the child",
+    "they delete the child",
+    "we delete the IKE SA",
+    "they delete the IKE SA",
+    "they vanish",
+    "we are behind a NAT",
+    "they are behind a NAT",
+    "chains of certificates in fragments",
+)
+"""The rows that the tests play with every daemon."""
+
+IN_TESTS: tuple[Case, ...] = tuple(case for case in CASES if case.peer is STRONGSWAN_6_1 or case.name in BETWEEN_ALL)
+"""What `make test` plays: the whole table with one daemon, and the heart of it with all. `make interop` plays all."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from tests.interop import report
-from tests.interop.case import PEERS, Role
-from tests.interop.cases import CASES
+from tests.interop.case import PEERS, STRONGSWAN_6_1, Role
+from tests.interop.cases import BETWEEN_ALL, CASES, IN_TESTS
 from tests.interop.reasons import REASONS, allowances, reasons
 
 
@@ -17,6 +17,13 @@ def test_no_two_cases_have_one_name() -> None:
 
 def test_each_daemon_is_played_in_both_roles() -> None:
     played = {(case.peer.label, case.role) for case in CASES}
+    assert played == {(peer.label, role) for peer in PEERS for role in Role}
+
+
+def test_the_tests_play_every_row_with_some_daemon_and_the_heart_of_the_table_with_all() -> None:
+    assert set(BETWEEN_ALL) <= {case.name for case in CASES}
+    assert {case.name for case in CASES if case.peer is STRONGSWAN_6_1} == {case.name for case in CASES}
+    played = {(case.peer.label, case.role) for case in IN_TESTS}
     assert played == {(peer.label, role) for peer in PEERS for role in Role}
 
 
