@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.xfrm import inside, load
-from tests.e2e import bare_kernel
+from tests.kernel import bare_kernel
 from tests.lab.errors import LabError
 
 _EXAMPLES: Final = """\

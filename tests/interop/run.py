@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.bare_kernel import boot
 from tests.interop import program, roots
 from tests.interop.case import Case
+from tests.kernel.bare_kernel import boot
 from tests.lab import build, cache
 
 Progress = Callable[[str], None]

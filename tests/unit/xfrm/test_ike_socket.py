@@ -1,4 +1,4 @@
-"""The UDP socket for IKE, on this host's loopback; its bypass and ESP need a kernel and are in tests/e2e."""
+"""The UDP socket for IKE, on this host's loopback; its bypass and ESP need a kernel and are in tests/kernel."""
 
 import errno
 import os

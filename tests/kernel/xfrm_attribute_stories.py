@@ -1,7 +1,7 @@
 """What a kernel with ESP makes of what a state may have beside its key: marks, interface ids, offload, wide windows.
 
-`test_xfrm_kernel` boots one and starts this program (`python -m tests.e2e.xfrm_attribute_stories RESULTS`). Each story
-gets two hosts of its own (`two_hosts`).
+`test_xfrm_kernel` boots one and starts this program (`python -m tests.kernel.xfrm_attribute_stories RESULTS`). Each
+story gets two hosts of its own (`two_hosts`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hauberk_xfrm import (
     UdpPorts,
     XfrmError,
 )
-from tests.e2e.two_hosts import (
+from tests.kernel.two_hosts import (
     ENCAPSULATION_PORT,
     ESP,
     ETH_P_ALL,

@@ -1,7 +1,7 @@
 """What hauberk_xfrm promises of a kernel with ESP, told inside such a kernel: packets, and the tables that they meet.
 
-`test_xfrm_kernel` boots one and starts this program (`python -m tests.e2e.xfrm_stories RESULTS`). Each story gets two
-hosts of its own (`two_hosts`). RESULTS gets a JSON object: the story's name, and null or what went wrong.
+`test_xfrm_kernel` boots one and starts this program (`python -m tests.kernel.xfrm_stories RESULTS`). Each story gets
+two hosts of its own (`two_hosts`). RESULTS gets a JSON object: the story's name, and null or what went wrong.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from hauberk_xfrm import (
     UdpPorts,
     XfrmError,
 )
-from tests.e2e.two_hosts import (
+from tests.kernel.two_hosts import (
     AES_256_GCM,
     AES_CBC,
     AES_GCM,

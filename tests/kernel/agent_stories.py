@@ -1,7 +1,7 @@
 """What three agents promise each other, told inside a kernel with ESP.
 
-`test_agents_directory` boots one and starts this program (`python -m tests.e2e.agent_stories OUTCOMES`). Nodes and pods
-are network namespaces:
+`test_agents_directory` boots one and starts this program (`python -m tests.kernel.agent_stories OUTCOMES`). Nodes and
+pods are network namespaces:
 
     [p1] 10.244.1.2 ---- [n1] 10.250.0.1 --+
     [p2] 10.244.2.2 ---- [n2] 10.250.0.2 --+-- bridge in [wire], where every packet between nodes is seen

@@ -1,7 +1,7 @@
 """What a kernel with ESP says by itself, and what it is asked beside states and policies, told inside such a kernel.
 
-`test_xfrm_kernel` boots one and starts this program (`python -m tests.e2e.xfrm_event_stories RESULTS`). Each story gets
-two hosts of its own (`two_hosts`).
+`test_xfrm_kernel` boots one and starts this program (`python -m tests.kernel.xfrm_event_stories RESULTS`). Each story
+gets two hosts of its own (`two_hosts`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from hauberk_xfrm import (
     StateDirection,
     UdpPorts,
 )
-from tests.e2e.two_hosts import (
+from tests.kernel.two_hosts import (
     ENCAPSULATION_PORT,
     IN_UDP,
     OVER_IPV6,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e import bare_kernel, xfrm_attribute_stories, xfrm_event_stories, xfrm_stories
+from tests.kernel import bare_kernel, xfrm_attribute_stories, xfrm_event_stories, xfrm_stories
 
 pytestmark = pytest.mark.lab
 

@@ -26,7 +26,7 @@ from hauberk_api.tunnel import Enforcement, Rollout
 from hauberk_operator.facts import NodeFacts, ReportFacts
 from hauberk_operator.rollout import Rolling, roll_out, take_back, waits_for
 from hauberk_xfrm import ClearCounter
-from tests.e2e.agent_stories import MARKER, NUMBERS, TUNNEL, World, in_clear, inside, ip, policies, spis, tell_all
+from tests.kernel.agent_stories import MARKER, NUMBERS, TUNNEL, World, in_clear, inside, ip, policies, spis, tell_all
 
 PORT: Final = 7778
 INTERVAL_SECONDS: Final = 0.02

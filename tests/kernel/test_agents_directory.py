@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e import agent_stories
-from tests.e2e.bare_kernel import tell
+from tests.kernel import agent_stories
+from tests.kernel.bare_kernel import tell
 
 pytestmark = pytest.mark.lab
 
