@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.lab.capture import Capture, CaptureError
-from tests.lab.judge import Ground, judge
+from tests.lab.errors import LabError
+from tests.lab.judge import Ground, NotEncryptedError, judge
 from tests.lab.judge_pcap import read
 from tests.lab.packet import dissect
+from tests.lab.vigil import Vigil
 
 PACKETS = 500
 GROUND = Ground(
@@ -114,3 +117,51 @@ def test_a_capture_that_died_meanwhile_is_no_capture(bridge: str, tmp_path: Path
     ip("-n", bridge, "link", "del", "br0")  # tcpdump gives up when its interface goes
     with pytest.raises(CaptureError, match="ended badly"):
         capture.stop()
+
+
+class Wire:
+    """A bridge, as a vigil sees a lab."""
+
+    bridge = "br0"
+
+    def __init__(self, netns: str) -> None:
+        self.netns = netns
+
+
+def test_a_vigil_counts_every_packet_once_whatever_window_it_falls_in(bridge: str, tmp_path: Path) -> None:
+    marked = 0
+    with Vigil(Wire(bridge), lambda: GROUND, directory=tmp_path, window_seconds=0.3) as vigil:
+        deadline = time.monotonic() + 60
+        while vigil.toll().windows < 3 or marked < 5 * PACKETS:
+            assert time.monotonic() < deadline
+            send(f"{bridge}-1", "10.244.0.2", b"HAUBERK-CLEAR-MARKER", PACKETS)
+            marked += PACKETS
+    toll = vigil.toll()
+    assert toll.missed == 0
+    # ICMP errors quote the marker: a thousand a second at most, and a burst of fifty (icmp_msgs_per_sec).
+    assert marked <= toll.clear < 2 * marked
+    assert toll.packets >= toll.clear
+    assert len(toll.offenders) == 20
+    with pytest.raises(NotEncryptedError, match=f"no ESP in {toll.packets} packets\n{toll.clear} packets in clear"):
+        toll.require()
+    assert sorted(tmp_path.iterdir()) == sorted(toll.kept), "what holds packets in clear is kept, and nothing else"
+
+
+def test_a_vigil_over_a_silent_wire_proves_nothing_and_keeps_nothing(bridge: str, tmp_path: Path) -> None:
+    with Vigil(Wire(bridge), lambda: GROUND, directory=tmp_path, window_seconds=60) as vigil:
+        assert vigil.toll().windows == 0
+    assert vigil.toll().windows == 1
+    assert vigil.toll().clear == 0
+    assert any(fault.startswith("no ESP in") for fault in vigil.toll().faults())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_vigil_that_cannot_go_on_says_so(bridge: str, tmp_path: Path) -> None:
+    def no_ground() -> Ground:
+        raise LabError("the lab is gone")
+
+    with (
+        pytest.raises(LabError, match="the watch over the wire ended: the lab is gone"),
+        Vigil(Wire(bridge), no_ground, directory=tmp_path, window_seconds=60),
+    ):
+        pass
