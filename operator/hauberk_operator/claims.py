@@ -7,19 +7,16 @@ same Node (by UID) holds already; among new claims the older Node goes first. Pu
 
 from __future__ import annotations
 
-import ipaddress
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from hauberk_operator.facts import MemberFacts, NodeFacts
+from hauberk_operator.span import Span, parse_span
 
 MAX_CLAIMS: Final = 16
 """Addresses, and pod CIDRs, of a node that are looked at: as many as an IPsecNode holds."""
-
-_Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +67,12 @@ def settle_claims(
     conflicts: list[Conflict] = []
     for already_held in (True, False):
         for node in ordered:
-            for claim, network, grant in _claims(node, granted[node.name]):
-                spelling = claim if network is None else _spell(claim, network)
-                if (spelling in held.get(node.name, ())) is not already_held or spelling in grant:
+            holds = held.get(node.name, frozenset())
+            for claim, span, grant in _claims(node, granted[node.name]):
+                spelling = claim if span is None else span.spelling
+                if (spelling in holds) is not already_held or spelling in grant:
                     continue
-                holder = "" if network is None else ranges[network.version].claim(node.name, network)
+                holder = "" if span is None else ranges[span.version].claim(node.name, span.first, span.last)
                 if holder == node.name:
                     grant.append(spelling)
                 else:
@@ -84,52 +82,43 @@ def settle_claims(
     return granted, tuple(conflicts)
 
 
-def _claims(node: NodeFacts, granted: Granted) -> Iterator[tuple[str, _Network | None, list[str]]]:
+def _claims(node: NodeFacts, granted: Granted) -> Iterator[tuple[str, Span | None, list[str]]]:
     for address in node.addresses[:MAX_CLAIMS]:
         # A prefix is no address, even one of a single address: the IPsecNode's schema would refuse it.
-        yield address, None if "/" in address else _parse(address), granted.addresses
+        yield address, None if "/" in address else parse_span(address), granted.addresses
     for cidr in node.pod_cidrs[:MAX_CLAIMS]:
-        yield cidr, _parse(cidr), granted.pod_cidrs
+        yield cidr, parse_span(cidr), granted.pod_cidrs
 
 
 def _positions(claims: Sequence[str]) -> dict[str, int]:
-    return {_spell(c, n): i for i, c in reversed(list(enumerate(claims))) if (n := _parse(c)) is not None}
-
-
-def _spell(claim: str, network: _Network) -> str:
-    """One spelling per address or prefix, so that comparing text compares addresses."""
-    return str(network) if "/" in claim else str(network.network_address)
+    return {span.spelling: i for i, c in reversed(list(enumerate(claims))) if (span := parse_span(c)) is not None}
 
 
 class _Ranges:
-    """Address ranges of one family with their holders; ranges of different holders never overlap."""
+    """Address ranges of one family with their holders; ranges of different holders never overlap.
+
+    What lies inside another range of the same holder is not kept by itself, so that all that is kept is disjoint, and
+    a claim is found in O(log n) whatever the sizes of the ranges are.
+    """
 
     def __init__(self) -> None:
-        self._ranges: list[tuple[int, int, str]] = []
-        """(first, last, holder), sorted; one holder's own ranges may nest (an address inside its pod CIDR)."""
-        self._widest = 0
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+        self._holders: list[str] = []
+        """Of the ranges in the order of their addresses."""
 
-    def claim(self, node: str, network: _Network) -> str:
+    def claim(self, node: str, first: int, last: int) -> str:
         """The holder after the claim: the node itself if it got it, else the one in its way."""
-        first, last = int(network.network_address), int(network.broadcast_address)
-        # Whatever overlaps begins no earlier than the widest range before `first`.
-        index = bisect_left(self._ranges, (first - self._widest, 0, ""))
-        while index < len(self._ranges) and self._ranges[index][0] <= last:
-            begin, end, holder = self._ranges[index]
-            if holder != node and begin <= last and end >= first:
-                return holder
-            index += 1
-        insort(self._ranges, (first, last, node))
-        self._widest = max(self._widest, last - first)
+        begin = bisect_left(self._lasts, first)
+        end = begin
+        while end < len(self._firsts) and self._firsts[end] <= last:
+            if self._holders[end] != node:
+                return self._holders[end]
+            end += 1
+        if begin < end and self._firsts[begin] <= first and self._lasts[begin] >= last:
+            return node
+        # Prefixes nest or are disjoint: what the node has here already lies within the new one.
+        self._firsts[begin:end] = [first]
+        self._lasts[begin:end] = [last]
+        self._holders[begin:end] = [node]
         return node
-
-
-def _parse(claim: str) -> _Network | None:
-    try:
-        network = ipaddress.ip_network(claim, strict=True)
-    except ValueError:
-        return None
-    unusable = network.prefixlen == 0 or network.is_loopback or network.is_multicast or network.is_link_local
-    # The API server's CIDR and address checks refuse IPv4 in IPv6's clothes, and one Node must not spoil a write.
-    unusable = unusable or (network.version == 6 and network.network_address.ipv4_mapped is not None)
-    return None if unusable else network

@@ -6,8 +6,9 @@ follow. Which node is in which tunnel is in the IPsecNodes, so a node that joins
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from hauberk_api.conditions import Reason
@@ -15,7 +16,7 @@ from hauberk_api.mesh import MeshSpec
 from hauberk_api.node import Membership, NodeSpec, Role
 from hauberk_api.plan import Phase, Plan, PlannedTunnel, final_phase
 from hauberk_api.tunnel import Establish, Interception, TrafficType, TunnelMode, TunnelSpec
-from hauberk_operator.claims import Conflict, settle_claims
+from hauberk_operator.claims import Conflict, Granted, settle_claims
 from hauberk_operator.facts import MemberFacts, NodeFacts, ReportFacts, TunnelFacts
 from hauberk_operator.membership import select_members
 from hauberk_operator.rollout import Rolling, roll_out, take_back, waits_for
@@ -109,19 +110,7 @@ def compile_mesh(
             continue
         planned.append(entry)
     granted, conflicts = settle_claims(nodes, members)
-    specs = {
-        node.name: NodeSpec(
-            nodeUID=node.uid,
-            addresses=tuple(granted[node.name].addresses),
-            podCIDRs=tuple(granted[node.name].pod_cidrs),
-            memberships=tuple(
-                Membership(tunnel=entry.uid, role=roles[entry.uid][node.name])
-                for entry in planned
-                if node.name in roles[entry.uid]
-            ),
-        )
-        for node in nodes
-    }
+    specs = _specs(nodes, granted, [(entry.uid, roles[entry.uid]) for entry in planned], members)
     plan = Plan(
         generation=0,
         pod_networks=mesh.pod_networks,
@@ -193,6 +182,39 @@ def _plan(tunnel: TunnelFacts, spec: TunnelSpec) -> PlannedTunnel:
         ike=spec.ike,
         esp=spec.esp,
     )
+
+
+def _specs(
+    nodes: Iterable[NodeFacts],
+    granted: Mapping[str, Granted],
+    tunnels: Sequence[tuple[str, Mapping[str, Role]]],
+    members: Mapping[str, MemberFacts],
+) -> dict[str, NodeSpec]:
+    """The IPsecNode of each Node. One that is right already is taken as it is: thousands are, and one is not."""
+    specs: dict[str, NodeSpec] = {}
+    for node in nodes:
+        addresses, cidrs = tuple(granted[node.name].addresses), tuple(granted[node.name].pod_cidrs)
+        memberships = tuple(
+            _membership(uid, role) for uid, roles in tunnels if (role := roles.get(node.name)) is not None
+        )
+        member = members.get(node.name)
+        spec = member.spec if member is not None else None
+        if (
+            spec is None
+            or spec.node_uid != node.uid
+            or spec.addresses != addresses
+            or spec.pod_cidrs != cidrs
+            or spec.memberships != memberships
+        ):
+            spec = NodeSpec(nodeUID=node.uid, addresses=addresses, podCIDRs=cidrs, memberships=memberships)
+        specs[node.name] = spec
+    return specs
+
+
+@lru_cache(maxsize=4 * MAX_TUNNELS)
+def _membership(tunnel: str, role: Role) -> Membership:
+    """The same for all nodes, so one object is enough."""
+    return Membership(tunnel=tunnel, role=role)
 
 
 def _members_now(uid: str, members: Mapping[str, MemberFacts], nodes: Iterable[NodeFacts]) -> dict[str, Role]:

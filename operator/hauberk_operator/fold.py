@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import collapse_addresses, ip_network
+from itertools import islice
 from typing import Any, Final
 
 from hauberk_api.conditions import Condition, ConditionStatus, ConditionType, Reason, set_conditions
@@ -22,6 +22,7 @@ from hauberk_operator.claims import Conflict
 from hauberk_operator.compile import Verdict
 from hauberk_operator.facts import Json, ReportFacts, TunnelFacts, conditions_of
 from hauberk_operator.membership import count_pairs
+from hauberk_operator.span import parse_span, union
 from hauberk_operator.standing import Fault
 
 MAX_NAMED: Final = 3
@@ -129,12 +130,8 @@ def pod_range(given: Sequence[str], nodes: Iterable[NodeSpec]) -> tuple[str, ...
     """The pod range that Strict tunnels block: as people gave it, else the union of the nodes' pod CIDRs, collapsed."""
     if given:
         return tuple(given)
-    networks = [ip_network(cidr) for node in nodes for cidr in node.pod_cidrs]
-    ranges = [
-        *collapse_addresses(n for n in networks if n.version == 4),
-        *collapse_addresses(n for n in networks if n.version == 6),
-    ]
-    return tuple(str(network) for network in ranges[:MAX_POD_NETWORKS])
+    spans = (parse_span(cidr) for node in nodes for cidr in node.pod_cidrs)
+    return tuple(islice(union(span for span in spans if span is not None), MAX_POD_NETWORKS))
 
 
 def _following(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -20,6 +21,11 @@ SETTLE_SECONDS: Final = 0.05
 
 PAUSE_SECONDS: Final = 0.25
 """The least time between two steps."""
+
+REST: Final = 4.0
+LONGEST_REST_SECONDS: Final = 2.0
+"""A loop rests after a step for REST times the processor time that it took. So in a mesh of thousands, where a look at
+the whole takes a while, what happens meanwhile is worth one look, and any storm costs a fifth of a processor."""
 
 BACKOFF_SECONDS: Final = (0.5, 30.0)
 """The first and the longest pause after failures."""
@@ -32,10 +38,14 @@ Step = Callable[[], Awaitable[float | None]]
 class Loop:
     """One task's worth of work. run() is given to a TaskGroup."""
 
-    def __init__(self, name: str, step: Step, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, name: str, step: Step, *, clock: Callable[[], float], processor: Callable[[], float] = time.thread_time
+    ) -> None:
+        """clock and processor give seconds: the time, and the time that this thread has been computing."""
         self._name = name
         self._step = step
         self._clock = clock
+        self._processor = processor
         self._poked = asyncio.Event()
         self._failures = 0
         self._started: float | None = None
@@ -56,6 +66,7 @@ class Loop:
             await asyncio.sleep(SETTLE_SECONDS)
             self._poked.clear()
             self._started = self._clock()
+            began = self._processor()
             try:
                 wait = await self._step()
                 self._failures = 0
@@ -64,7 +75,8 @@ class Loop:
                 log.warning("%s: %s; again in %.1f s", self._name, error, wait)
             finally:
                 self._started = None
-            await asyncio.sleep(PAUSE_SECONDS)
+            rest = min(REST * (self._processor() - began), LONGEST_REST_SECONDS)
+            await asyncio.sleep(max(PAUSE_SECONDS, rest))
 
     async def _wait(self, seconds: float | None) -> None:
         if self._failures:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -128,3 +132,33 @@ def test_what_the_schema_would_refuse_is_refused_as_a_claim(address: str) -> Non
     granted, conflicts = settle_claims([node("odd", addresses=[address])], {})
     assert granted["odd"].addresses == []
     assert address in [conflict.claim for conflict in conflicts]
+
+
+def test_the_work_per_node_does_not_grow_with_the_mesh() -> None:
+    """Counted in comparisons of one claim with others: a pass over a mesh of both families is not O(n squared)."""
+    compared = [_compared(count) for count in (200, 2000)]
+    assert compared[1] < compared[0] * 2
+
+
+def _compared(count: int) -> float:
+    """How many lines of the search a claim takes, on average."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        nonlocal lines
+        if frame.f_code.co_name != "claim":
+            return None
+        lines += event == "line"
+        return trace
+
+    nodes = [
+        node(f"n{i}", addresses=[f"10.0.{i >> 8}.{i & 255}", f"fd01::{i:x}"], pod_cidrs=[f"fd00:0:0:{i:x}::/64"])
+        for i in range(count)
+    ]
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        settle_claims(nodes, {})
+    finally:
+        sys.settrace(before)
+    return lines / count

@@ -10,7 +10,7 @@ import pytest
 
 from hauberk_operator import loop as loop_module
 from hauberk_operator.kube import KubeError
-from hauberk_operator.loop import BACKOFF_SECONDS, Loop
+from hauberk_operator.loop import BACKOFF_SECONDS, LONGEST_REST_SECONDS, PAUSE_SECONDS, REST, Loop
 
 
 @pytest.fixture(autouse=True)
@@ -27,11 +27,16 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return taken
 
 
-def drive(step: Callable[[], Awaitable[float | None]], until: Callable[[], bool]) -> None:
+def drive(
+    step: Callable[[], Awaitable[float | None]],
+    until: Callable[[], bool],
+    *,
+    processor: Callable[[], float] = time.thread_time,
+) -> None:
     """Run a loop until something holds; what ends it is raised."""
 
     async def story() -> None:
-        made = Loop("test", step, clock=time.monotonic)
+        made = Loop("test", step, clock=time.monotonic, processor=processor)
         running = asyncio.create_task(made.run())
         async with asyncio.timeout(5):
             while not until() and not running.done():
@@ -90,6 +95,23 @@ def test_pokes_during_a_step_are_worth_one_more_step() -> None:
 
     asyncio.run(story())
     assert steps == 2
+
+
+@pytest.mark.parametrize(("took", "rest"), [(0.001, PAUSE_SECONDS), (0.2, 0.2 * REST), (60.0, LONGEST_REST_SECONDS)])
+def test_a_step_that_computes_for_long_is_followed_by_a_longer_rest(
+    took: float, rest: float, naps: list[float]
+) -> None:
+    computed = 0.0
+    steps = 0
+
+    async def step() -> float | None:
+        nonlocal computed, steps
+        computed += took
+        steps += 1
+        return 0.001
+
+    drive(step, lambda: steps == 2, processor=lambda: computed)
+    assert naps[1] == pytest.approx(rest)
 
 
 def test_failures_are_tried_again_at_growing_intervals(naps: list[float]) -> None:
