@@ -22,6 +22,7 @@ from hauberk_xfrm.event import Acquire, Event, Expiry, MappingChange
 from hauberk_xfrm.events import Events, EventSocket
 from hauberk_xfrm.mark import Mark
 from hauberk_xfrm.migration import Migration, Move
+from hauberk_xfrm.overhead import EspSizes
 from hauberk_xfrm.policy import Action, Direction, Policy, PolicyFlag, PolicyType, Slot, Template
 from hauberk_xfrm.request import (
     AddPolicy,
@@ -65,6 +66,7 @@ __all__ = [
     "DeleteState",
     "Direction",
     "EspKeys",
+    "EspSizes",
     "Event",
     "EventSocket",
     "Events",
