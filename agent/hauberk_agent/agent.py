@@ -11,7 +11,8 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from math import inf
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -425,6 +426,7 @@ class Agent:
                     roots=self.roots,
                     authority=desired.plan.authority,
                     curve=desired.plan.curve,
+                    addresses=tuple(str(address) for address in roster.own.addresses),
                 )
             )
         elif self._fixed_identity is not None:
@@ -442,9 +444,13 @@ class Agent:
         except ValueError as error:
             _log.error("the certificate can't be used: %s", error)
             return
-        renewed = self.identity is not None and self.identity.certificate != identity.certificate
-        self.identity = identity
-        self.sessions.set_credentials(credentials, asyncio.get_running_loop().time(), renewed=renewed)
+        before, self.identity = self.identity, identity
+        renewed, left_seconds = False, inf
+        if before is not None and before.certificate != identity.certificate:
+            left = before.certificate.not_valid_after_utc - datetime.now(UTC)
+            renewed, left_seconds = True, left / timedelta(seconds=1)
+        now = asyncio.get_running_loop().time()
+        self.sessions.set_credentials(credentials, now, renewed=renewed, left_seconds=left_seconds)
         self._transport.pump()
         self._report_wake.set()
 

@@ -3,6 +3,12 @@
 The key never leaves the node. A key lives as long as its certificate: a renewal makes a new one. Key and certificate
 are one file, so that no crash can part them; the key of a request under way is a file of its own, so that a restart
 asks for the same certificate again instead of one more.
+
+**A certificate's life** begins when it is signed; notBefore lies earlier, for clocks that are behind. After two thirds
+of it, and up to a twelfth later so that a mesh does not ask at once, it is renewed; at start, too, if that is over. It
+is replaced earlier when it is no longer fit (another UID or name, no root that is trusted), by and by when another root
+signs, and when the node's addresses have changed, since then the operator is to look at the node again. What fails is
+tried again ever later, but never so late that what is left of the life would not do for more attempts.
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from hauberk_agent.source import Signer, SigningDenied
 from hauberk_agent.statefile import create_exclusively, read_if_present, write_atomically
-from hauberk_api.certificate import build_request, dns_names, fingerprint, node_dns_names
+from hauberk_api.certificate import build_request, dns_names, fingerprint, node_dns_names, signed_at
 from hauberk_api.mesh import Curve
 from hauberk_api.names import NodeName, NodeUid
 from hauberk_ike import Credentials
@@ -35,9 +41,13 @@ _log = logging.getLogger("hauberk.identity")
 
 _FIRST_RETRY: Final = 2.0
 _LONGEST_RETRY: Final = 300.0
+_ATTEMPTS_LEFT: Final = 8
+"""A failed request is tried again before another such share of the certificate's time is gone."""
+_ADDRESSES: Final = b"Addresses:"
 _EXPIRED: Final = "it has expired"
 _EXCHANGE_SPREAD: Final = timedelta(minutes=5)
-"""Over which time a mesh exchanges its certificates when another root signs: no storm of requests,"""
+"""Over which time a mesh exchanges its certificates when another root signs or its addresses change: no storm of
+requests,"""
 _EXCHANGE_SHARE: Final = 1 / 6
 """or over this share of a certificate's life, where that is less."""
 
@@ -48,6 +58,8 @@ class Identity:
 
     key: ec.EllipticCurvePrivateKey = field(repr=False)
     chain: tuple[x509.Certificate, ...]
+    addresses: tuple[str, ...] = ()
+    """The node's when it asked. They are not in the certificate; empty: not known."""
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -68,10 +80,14 @@ class Identity:
             return root
         return None
 
+    @property
+    def life(self) -> timedelta:
+        """From its signing to its end."""
+        return self.certificate.not_valid_after_utc - signed_at(self.certificate)
+
     def renew_at(self, share: float) -> datetime:
         """The moment at which `share` of its life is over."""
-        begin, end = self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc
-        return begin + (end - begin) * share
+        return signed_at(self.certificate) + self.life * share
 
     def credentials(self, roots: Sequence[x509.Certificate]) -> Credentials:
         """As the IKE endpoint takes it. Raises ValueError if it can't be used."""
@@ -95,6 +111,8 @@ class Wanted:
     """The fingerprint of the root that signs now. A certificate of another one is good, and to be exchanged."""
     curve: Curve = Curve.P256
     """Of a new key."""
+    addresses: tuple[str, ...] = ()
+    """The node's now."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -117,6 +135,16 @@ def unfit(identity: Identity, wanted: Wanted, *, now: datetime) -> str | None:
     return None
 
 
+def _outdated(identity: Identity, wanted: Wanted) -> str | None:
+    """Why a good certificate should be exchanged before its time, as a clause for logs, or None."""
+    root = identity.root(wanted.roots)
+    if wanted.authority and root is not None and fingerprint(root) != wanted.authority:
+        return "another root signs now"
+    if identity.addresses and set(identity.addresses) != set(wanted.addresses):
+        return "this node's addresses have changed"
+    return None
+
+
 class IdentityStore:
     """Keys and certificates on disk. All methods raise OSError."""
 
@@ -129,8 +157,14 @@ class IdentityStore:
         data = read_if_present(self._identity)
         if data is None:
             return None
+        preamble = data.partition(b"-----BEGIN")[0].strip()
+        addresses = preamble.removeprefix(_ADDRESSES).split() if preamble.startswith(_ADDRESSES) else []
         try:
-            return Identity(key=_parse_key(data), chain=tuple(x509.load_pem_x509_certificates(data)))
+            return Identity(
+                key=_parse_key(data),
+                chain=tuple(x509.load_pem_x509_certificates(data)),
+                addresses=tuple(address.decode("ascii", "replace") for address in addresses),
+            )
         except ValueError:
             _log.warning("%s is damaged, asking for a new certificate", self._identity)
             return None
@@ -138,7 +172,9 @@ class IdentityStore:
     def save(self, identity: Identity) -> None:
         """Replaces the identity; its key is no longer pending."""
         certificates = b"".join(c.public_bytes(serialization.Encoding.PEM) for c in identity.chain)
-        write_atomically(self._identity, _key_bytes(identity.key) + certificates)
+        # What comes before the first block is for people, and for us (RFC 7468 section 2).
+        preamble = b" ".join((_ADDRESSES, *(address.encode() for address in identity.addresses))) + b"\n"
+        write_atomically(self._identity, preamble + _key_bytes(identity.key) + certificates)
         self._pending.unlink(missing_ok=True)
 
     def pending_key(self, curve: Curve = Curve.P256) -> ec.EllipticCurvePrivateKey:
@@ -192,8 +228,8 @@ class IdentityKeeper:
         self._changed = asyncio.Event()
         self._renew_by: tuple[int, float] | None = None
         """The serial number of the certificate, and when it is renewed by a clock that nobody sets."""
-        self._exchange_at: tuple[str, datetime] | None = None
-        """When the certificate is exchanged for one of the root that signs now."""
+        self._exchange_at: tuple[Wanted, datetime] | None = None
+        """When the certificate is exchanged though it is good, and for what was wanted then."""
         self.identity: Identity | None = store.load()
         self.problem: str | None = None
         """Why there is no fitting certificate or no renewal, as a sentence."""
@@ -214,11 +250,20 @@ class IdentityKeeper:
                 failures, timeout = 0, None
             elif wait < 0:
                 failures += 1
-                longest = min(_FIRST_RETRY * 2 ** min(failures - 1, 10), _LONGEST_RETRY)
-                timeout = longest * self._chance.uniform(0.5, 1.0)
+                timeout = self._retry_wait(failures)
             else:
                 failures, timeout = 0, wait
             await self._sleep(timeout)
+
+    def _retry_wait(self, failures: int) -> float:
+        """Seconds until the next attempt: ever more, but for a good certificate's sake not too many."""
+        longest = min(_FIRST_RETRY * 2 ** min(failures - 1, 10), _LONGEST_RETRY)
+        left = 0.0
+        if self.identity is not None:
+            left = (self.identity.certificate.not_valid_after_utc - self._wall_clock()) / timedelta(seconds=1)
+        if left > 0:
+            longest = min(longest, max(left / _ATTEMPTS_LEFT, _FIRST_RETRY))
+        return longest * self._chance.uniform(0.5, 1.0)
 
     async def _step(self) -> float | None:
         """One look. Returns the seconds until the next one, None for "when told", and less than 0 for a failure."""
@@ -231,9 +276,10 @@ class IdentityKeeper:
             self._on_identity(self.identity)
             renew_at = self.identity.renew_at(2 / 3 + self._chance.uniform(0, 1 / 12))
             why = "two thirds of its life are over"
-            exchange_at = self._exchange(self.identity, wanted, now)
+            reason = _outdated(self.identity, wanted)
+            exchange_at = self._exchange(self.identity, wanted, reason, now)
             if exchange_at is not None and exchange_at < renew_at:
-                renew_at, why = exchange_at, "another root signs now"
+                renew_at, why = exchange_at, reason
             wait = min((renew_at - now) / timedelta(seconds=1), self._renewal_wait(self.identity, renew_at, now))
             if wait > 0:
                 self.problem = _not_yet(self.identity, now)
@@ -275,19 +321,17 @@ class IdentityKeeper:
         """
         serial = identity.certificate.serial_number
         if self._renew_by is None or self._renew_by[0] != serial:
-            life = renew_at - identity.certificate.not_valid_before_utc
+            life = renew_at - signed_at(identity.certificate)
             self._renew_by = (serial, self._clock() + min(renew_at - now, life) / timedelta(seconds=1))
         return self._renew_by[1] - self._clock()
 
-    def _exchange(self, identity: Identity, wanted: Wanted, now: datetime) -> datetime | None:
-        """When the certificate is to be exchanged because another root signs now; None: it is that root's."""
-        root = identity.root(wanted.roots)
-        if not wanted.authority or root is None or fingerprint(root) == wanted.authority:
+    def _exchange(self, identity: Identity, wanted: Wanted, reason: str | None, now: datetime) -> datetime | None:
+        """When the certificate is to be exchanged though it is good; None: it is not."""
+        if reason is None:
             self._exchange_at = None
-        elif self._exchange_at is None or self._exchange_at[0] != wanted.authority:
-            life = identity.certificate.not_valid_after_utc - identity.certificate.not_valid_before_utc
-            spread = min(_EXCHANGE_SPREAD, life * _EXCHANGE_SHARE)
-            self._exchange_at = (wanted.authority, now + spread * self._chance.random())
+        elif self._exchange_at is None or self._exchange_at[0] != wanted:
+            spread = min(_EXCHANGE_SPREAD, identity.life * _EXCHANGE_SHARE)
+            self._exchange_at = (wanted, now + spread * self._chance.random())
         return self._exchange_at[1] if self._exchange_at is not None else None
 
     async def _ask_unless_changed(self, wanted: Wanted) -> Identity | None:
@@ -313,7 +357,7 @@ class IdentityKeeper:
             raise SigningDenied(f"what was signed is no certificate: {error}") from error
         if chain[0].public_key() != key.public_key():
             raise SigningDenied("what was signed is for another key")
-        return Identity(key=key, chain=chain)
+        return Identity(key=key, chain=chain, addresses=wanted.addresses)
 
     async def _sleep(self, seconds: float | None) -> None:
         """Until the time is over, or something is wanted anew."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from random import Random
+from typing import Final
 
 from hauberk_agent.caretaker import Caretaker
 from hauberk_agent.identity import fingerprints
@@ -19,6 +20,7 @@ from hauberk_agent.times import Times
 from hauberk_ike import Credentials
 
 _log = logging.getLogger("hauberk.sessions")
+_SPREAD_SHARE: Final = 1 / 4
 
 
 class RootTrust:
@@ -42,11 +44,13 @@ class RootTrust:
         self._trusted: frozenset[str] = frozenset()
         self._cut_at: float | None = None
 
-    def follow(self, credentials: Credentials, now: float, *, renewed: bool) -> None:
-        """Authenticates pairs anew. renewed: the certificate is another one.
+    def follow(self, credentials: Credentials, now: float, *, renewed: bool, left_seconds: float) -> None:
+        """Authenticates pairs anew. renewed: the certificate is another one, and the one before ends in left_seconds.
 
-        At once where there is nothing to lose: pairs without an SA, or with one whose root is trusted no longer.
+        At once where there is nothing to lose: pairs without an SA, or with one whose root is trusted no longer. Else
+        within half of what is left, so that another attempt comes in time if the first one fails.
         """
+        spread = min(self._times.renewed, max(left_seconds * _SPREAD_SHARE, self._times.distrusted_wait))
         trusted = frozenset(fingerprints(credentials.roots))
         distrusts, self._trusted = not self._trusted <= trusted, trusted
         if distrusts:
@@ -59,8 +63,8 @@ class RootTrust:
             elif self._distrusts(pair.current.root):
                 pair.failures, pair.rekey_at = 0, soon
             elif renewed:
-                first = 0.0 if pair.current.ours else self._times.renewed
-                pair.rekey_at = now + first + self._chance.uniform(0, self._times.renewed)
+                first = 0.0 if pair.current.ours else spread
+                pair.rekey_at = now + first + self._chance.uniform(0, spread)
             self._caretaker.service(pair, now)
 
     def next_due(self) -> float | None:

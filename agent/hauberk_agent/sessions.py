@@ -25,6 +25,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from math import inf
 from random import Random
 from typing import assert_never
 
@@ -122,10 +123,13 @@ class Sessions:
         """Takes over the states of an earlier run: a dump, made at start, before anything is wanted."""
         self._found.add(self._keeper.unaccounted(states))
 
-    def set_credentials(self, credentials: Credentials, now: float, *, renewed: bool) -> None:
+    def set_credentials(
+        self, credentials: Credentials, now: float, *, renewed: bool, left_seconds: float = inf
+    ) -> None:
         """Begins to speak IKE, or goes on with these credentials.
 
-        renewed: the certificate is a new one, with which every pair is to be authenticated anew, by and by.
+        renewed: the certificate is a new one, with which every pair is to be authenticated anew, by and by, and before
+        the old one ends: in left_seconds.
         """
         self._now = now
         if self._endpoint is None:
@@ -142,7 +146,7 @@ class Sessions:
                 self._service(pair)
         else:
             self._endpoint.replace_credentials(credentials)
-        self._root_trust.follow(credentials, now, renewed=renewed)
+        self._root_trust.follow(credentials, now, renewed=renewed, left_seconds=left_seconds)
 
     def set_wanted(self, specs: Mapping[NodeUid, PairSpec], now: float) -> None:
         """Makes the pairs those wanted. A pair that is no longer wanted ends at once: DELETE, then its states."""

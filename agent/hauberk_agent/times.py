@@ -35,4 +35,5 @@ class Times:
     distrusted_wait: float = 2.0
     """and over which time such SAs are begun to be replaced."""
     renewed: float = 30.0
-    """Over which time new credentials are brought to the peers."""
+    """Over which time new credentials are brought to the peers, by whoever began with a peer, and then over as much by
+    the other; less where the old certificate has not that long to live."""

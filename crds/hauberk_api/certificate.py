@@ -8,6 +8,7 @@ the verifier wants one that it knows, beside id-kp-ipsecIKE (RFC 4945 section 5.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
@@ -25,6 +26,9 @@ EXTENDED_KEY_USAGES: Final = (
     ExtendedKeyUsageOID.CLIENT_AUTH,
     ExtendedKeyUsageOID.IPSEC_IKE,
 )
+
+CLOCK_SKEW: Final = timedelta(minutes=5)
+"""How far the clocks of a mesh's nodes may be apart."""
 
 CURVES: Final[tuple[type[ec.EllipticCurve], ...]] = (ec.SECP256R1, ec.SECP384R1)
 
@@ -50,6 +54,17 @@ def build_request(key: ec.EllipticCurvePrivateKey, *, uid: NodeUid, name: NodeNa
 def signature_hash(curve: ec.EllipticCurve) -> hashes.SHA256 | hashes.SHA384:
     """The hash that goes with a curve (RFC 5656 section 6.2.1 gives the sizes)."""
     return hashes.SHA384() if curve.key_size > 256 else hashes.SHA256()
+
+
+def backdated(lifetime: timedelta) -> timedelta:
+    """How far notBefore lies before the signing, for clocks that are behind: CLOCK_SKEW, or half of a short life."""
+    return min(CLOCK_SKEW, lifetime / 2)
+
+
+def signed_at(certificate: x509.Certificate) -> datetime:
+    """When a certificate of ours was signed. Its life begins there: notBefore lies earlier by backdated()."""
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return begin + min(CLOCK_SKEW, (end - begin) / 3)
 
 
 def dns_names(extensions: x509.Extensions) -> Sequence[str]:

@@ -21,12 +21,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from hauberk_api.certificate import CURVES, EXTENDED_KEY_USAGES, node_dns_names, signature_hash
+from hauberk_api.certificate import (
+    CLOCK_SKEW,
+    CURVES,
+    EXTENDED_KEY_USAGES,
+    backdated,
+    node_dns_names,
+    signature_hash,
+)
 from hauberk_api.mesh import Curve
 from hauberk_api.names import NodeName, NodeUid
-
-CLOCK_SKEW: Final = timedelta(minutes=5)
-"""How far notBefore lies back, for nodes whose clocks are behind."""
 
 MIN_LIFETIME_SECONDS: Final = 600
 """spec.expirationSeconds of a CertificateSigningRequest has this minimum."""
@@ -153,6 +157,7 @@ def issue(
 ) -> x509.Certificate:
     """A node's certificate after hauberk_api.certificate's profile; it never outlives the root. now is aware."""
     root = signer.certificate
+    life = timedelta(seconds=lifetime_seconds)
     dns_names = [x509.DNSName(dns_name) for dns_name in node_dns_names(uid, name, mesh)]
     builder = (
         x509.CertificateBuilder()
@@ -160,8 +165,8 @@ def issue(
         .issuer_name(root.subject)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(max(now - CLOCK_SKEW, root.not_valid_before_utc))
-        .not_valid_after(min(now + timedelta(seconds=lifetime_seconds), root.not_valid_after_utc))
+        .not_valid_before(max(now - backdated(life), root.not_valid_before_utc))
+        .not_valid_after(min(now + life, root.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(EXTENDED_KEY_USAGES), critical=False)

@@ -45,6 +45,8 @@ class FakeSigner:
         self.refusals: list[Exception] = []
         self.silent = False
         """Nobody signs and nobody refuses."""
+        self.life = LIFE
+        self.backdated = timedelta(0)
 
     async def sign(self, *, name: str, request: bytes) -> bytes:
         self.asked.append(name)
@@ -55,12 +57,15 @@ class FakeSigner:
         pkcs10 = x509.load_pem_x509_csr(request)
         assert pkcs10.is_signature_valid
         builder_key = pkcs10.public_key()
-        certificate = certificate_for(self.authority, builder_key, dns_names(pkcs10.extensions), self.clock())
+        names, now = dns_names(pkcs10.extensions), self.clock()
+        certificate = certificate_for(self.authority, builder_key, names, now - self.backdated, now + self.life)
         return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def certificate_for(authority: Authority, public_key: object, names: Sequence[str], now: datetime) -> x509.Certificate:
-    """Signs somebody else's public key, with a life of LIFE from now on."""
+def certificate_for(
+    authority: Authority, public_key: object, names: Sequence[str], not_before: datetime, not_after: datetime
+) -> x509.Certificate:
+    """Signs somebody else's public key."""
     assert isinstance(public_key, ec.EllipticCurvePublicKey)
     return (
         x509.CertificateBuilder()
@@ -68,8 +73,8 @@ def certificate_for(authority: Authority, public_key: object, names: Sequence[st
         .issuer_name(authority.name)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + LIFE)
+        .not_valid_before(not_before)
+        .not_valid_after(not_after)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=True)
         .sign(authority.key, hashes.SHA256())
     )
@@ -212,6 +217,113 @@ def test_a_certificate_is_renewed_after_two_thirds_of_its_life(bench: Bench) -> 
     assert len(bench.signer.asked) == 2
     old, new = bench.announced[0], bench.announced[-1]
     assert old.key.public_key() != new.key.public_key()
+
+
+def test_pitfall_25_a_certificate_of_a_minute_is_renewed_in_its_last_third_and_once(bench: Bench) -> None:
+    """The operator dates it back, for clocks that are behind: that is no part of its life."""
+    bench.signer.life, bench.signer.backdated = timedelta(seconds=60), timedelta(seconds=30)
+
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(wanted(bench.authority))
+        for asked in range(1, 6):
+            before = keeper.identity
+            await bench.until(keeper, lambda before=before: bool(bench.announced) and bench.announced[-1] is not before)
+            assert len(bench.signer.asked) == asked
+            for second in range(1, 40):
+                bench.clock.now += timedelta(seconds=1)
+                bench.clock.seconds += 1.0
+                seen = len(bench.announced)
+                await bench.until(keeper, lambda seen=seen: len(bench.announced) > seen)
+                assert len(bench.signer.asked) == asked, f"renewed after {second} s of 60"
+            bench.clock.now += timedelta(seconds=6)
+            bench.clock.seconds += 6.0
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("share", "asks"), [(0.5, False), (0.8, True)])
+def test_a_certificate_that_is_close_to_its_end_is_renewed_at_start(bench: Bench, share: float, asks: bool) -> None:
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(wanted(bench.authority))
+        await bench.until(keeper, lambda: bool(bench.announced))
+        # -> the agent is down meanwhile; its clocks begin anew
+        bench.clock.now += LIFE * share
+        bench.clock.seconds = 0.0
+        seen = len(bench.announced)
+        again = bench.keeper()
+        again.want(wanted(bench.authority))
+        await bench.until(again, lambda: len(bench.announced) > seen + asks)
+        assert bench.announced[seen].certificate == bench.announced[0].certificate, "peers take the old one meanwhile"
+
+    asyncio.run(story())
+    assert len(bench.signer.asked) == 1 + asks
+
+
+def test_other_addresses_are_a_reason_to_ask_again_by_and_by(bench: Bench) -> None:
+    before = replace(wanted(bench.authority), addresses=("10.250.0.1", "fd00:250::1"))
+    after = replace(before, addresses=("10.250.0.9", "fd00:250::1"))
+
+    async def story() -> None:
+        keeper = bench.keeper()
+        keeper.want(before)
+        await bench.until(keeper, lambda: bool(bench.announced))
+        # -> the same ones in another order, after a restart
+        again = bench.keeper()
+        again.want(replace(before, addresses=before.addresses[::-1]))
+        bench.clock.now += timedelta(minutes=10)
+        await bench.until(again, lambda: len(bench.announced) == 2)
+        assert len(bench.signer.asked) == 1
+        # -> it comes back from a reboot with another one
+        again = bench.keeper()
+        again.want(after)
+        await bench.until(again, lambda: len(bench.announced) == 3)
+        bench.clock.now += timedelta(minutes=5)
+        await bench.until(again, lambda: bench.announced[-1].addresses == after.addresses)
+        # -> and then it rests
+        bench.clock.now += timedelta(minutes=10)
+        seen = len(bench.announced)
+        again.want(replace(after, roots=(*after.roots, Authority("one more").certificate)))
+        await bench.until(again, lambda: len(bench.announced) > seen)
+
+    asyncio.run(story())
+    assert len(bench.signer.asked) == 2
+    assert bench.announced[-1].addresses == after.addresses
+    loaded = bench.store.load()
+    assert loaded is not None
+    assert loaded.addresses == after.addresses
+    assert loaded.key.public_key() == bench.announced[-1].key.public_key()
+
+
+@pytest.mark.parametrize(
+    ("left", "longest"),
+    [(timedelta(hours=4), 300.0), (timedelta(seconds=80), 10.0), (timedelta(seconds=5), 2.0), (timedelta(0), 300.0)],
+    ids=str,
+)
+def test_failures_are_retried_ever_later_but_not_until_a_certificate_is_over(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, left: timedelta, longest: float
+) -> None:
+    async def story() -> list[float | None]:
+        keeper = bench.keeper()
+        keeper.want(wanted(bench.authority))
+        await bench.until(keeper, lambda: bool(bench.announced))
+        bench.clock.now += LIFE - left
+        bench.signer.refusals = [SigningDenied("NodeUnknown"), OSError("no API server")] * 10
+        waits: list[float | None] = []
+
+        async def sleep(seconds: float | None) -> None:
+            waits.append(seconds)
+            await asyncio.sleep(0)
+
+        monkeypatch.setattr(keeper, "_sleep", sleep)
+        await bench.until(keeper, lambda: len(waits) >= 15)
+        return waits[:15]
+
+    waits = [wait for wait in asyncio.run(story()) if wait is not None]
+    assert len(waits) == 15
+    assert 1.0 <= waits[0] <= 2.0
+    assert longest / 2 <= max(waits) <= longest
 
 
 def test_a_clock_that_is_set_back_delays_no_renewal(bench: Bench) -> None:

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
+from hauberk_api.certificate import signed_at
 from hauberk_api.names import NodeName, NodeUid, node_identity
 from hauberk_operator.authority import parse_secret
 from hauberk_operator.ca import (
@@ -84,6 +85,14 @@ def test_a_certificate_lives_as_long_as_asked_and_never_longer_than_its_root() -
     assert leaf(seconds=3600).not_valid_before_utc == NOW - timedelta(minutes=5)
     short = create_root(mesh="default", lifetime_seconds=600, now=NOW)
     assert leaf(short, seconds=86_400).not_valid_after_utc == short.certificate.not_valid_after_utc
+
+
+@pytest.mark.parametrize("seconds", [60, 599, 600, 601, 3600, 86_400])
+def test_when_a_certificate_was_signed_can_be_told_from_it(seconds: int) -> None:
+    """notBefore lies earlier, for clocks that are behind: of a short life by less, or it would be over at once."""
+    certificate = leaf(seconds=seconds)
+    assert abs(signed_at(certificate) - NOW) < timedelta(seconds=1)
+    assert NOW - certificate.not_valid_before_utc <= min(timedelta(minutes=5), timedelta(seconds=seconds / 2 + 1))
 
 
 def test_serials_differ() -> None:
