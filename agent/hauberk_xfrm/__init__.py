@@ -33,6 +33,7 @@ from hauberk_xfrm.request import (
     UpdatePolicy,
     UpdateState,
 )
+from hauberk_xfrm.segment_clamp import SegmentClamp
 from hauberk_xfrm.selector import Selector
 from hauberk_xfrm.state import (
     Aead,
@@ -93,6 +94,7 @@ __all__ = [
     "PolicyType",
     "ReqId",
     "Request",
+    "SegmentClamp",
     "Selector",
     "Slot",
     "Spi",

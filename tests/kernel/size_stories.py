@@ -32,7 +32,6 @@ from tests.kernel.two_hosts import (
     ESP,
     ETH_P_ALL,
     IN_UDP,
-    OVER_IPV6,
     PACKET_OUTGOING,
     REQID,
     UDP,
@@ -42,6 +41,7 @@ from tests.kernel.two_hosts import (
     encapsulation_sockets,
     inside,
     main,
+    over,
     protect,
     state_of,
     two_hosts,
@@ -65,11 +65,6 @@ def sas() -> Generator[State, None, None]:
     for word in words:
         key, _ = derive_child_keys(keys, EspProposal.parse(f"{word}-esn"), nonce_i=b"any", nonce_r=b"nonce")
         yield state_of(aead=Aead.of(key), authenc=Authenc.of(key))
-
-
-def over(outer: int, state: State) -> State:
-    """The state with addresses of that IP version."""
-    return state if outer == 4 else replace(state, source=OVER_IPV6["source"], destination=OVER_IPV6["destination"])
 
 
 def forget(*hosts: Host) -> None:

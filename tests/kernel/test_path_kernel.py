@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernel import bare_kernel, size_stories
+from tests.kernel import bare_kernel, path_stories, size_stories
 
 pytestmark = pytest.mark.lab
 
 SECONDS = 120
-MODULES = (size_stories,)
+MODULES = (size_stories, path_stories)
 
 
 @pytest.fixture(scope="module")

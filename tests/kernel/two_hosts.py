@@ -225,6 +225,12 @@ def state_of(**changes: object) -> State:
 OVER_IPV6 = {"source": ip_address("2001:db8::1"), "destination": ip_address("2001:db8::2")}
 
 
+def over(outer: int, state: State) -> State:
+    """The state between the hosts' addresses of that IP version."""
+    left, right = ("192.0.2.1", "192.0.2.2") if outer == 4 else ("2001:db8::1", "2001:db8::2")
+    return replace(state, source=ip_address(left), destination=ip_address(right))
+
+
 @contextmanager
 def wiretap(*hosts: Host) -> Generator[Counter[str], None, None]:
     """Counts, by what they are, the packets that leave the hosts for the wire while the block runs."""
