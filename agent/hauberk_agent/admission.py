@@ -47,10 +47,13 @@ class Admission:
 
     def allocate_spi(self, child: ChildConfig, peer: PeerConfig) -> int:
         pair = self._pairs.of(peer)
-        if pair is None:
-            raise SpiUnavailable(f"{peer.name} is no peer any more")
+        standing = pair.standings.get(child.label) if pair is not None else None
+        if pair is None or standing is None:
+            raise SpiUnavailable(f"no child {child.label} is wanted with {peer.name} any more")
         try:
-            return self._keeper.allocate(local=peer.local.host, remote=peer.remote.host, reqid=pair.spec.reqid)
+            return self._keeper.allocate(
+                local=peer.local.host, remote=peer.remote.host, reqid=standing.spec.reqid, mode=child.mode
+            )
         except XfrmError as error:
             self._caretaker.fail(pair, UnwellReason.KERNEL_REFUSED, str(error))
             raise SpiUnavailable(str(error)) from error

@@ -28,13 +28,13 @@ from hauberk_agent.health import HealthServer
 from hauberk_agent.identity import Identity, IdentityKeeper, IdentityStore, Wanted, parse_roots
 from hauberk_agent.kernel_watch import KINDS, KernelWatch
 from hauberk_agent.lock import AgentLock
-from hauberk_agent.pairing import pair_key, pair_specs
+from hauberk_agent.pairing import child_keys, pair_specs
 from hauberk_agent.policy import desired_policies
 from hauberk_agent.reconciler import Outcome, our_states, reconcile_policies
 from hauberk_agent.report import Facts, Pacer, Readiness, carried_out, compose
-from hauberk_agent.reqid import ReqIdTable
-from hauberk_agent.roster import Peer, Roster, compile_roster
-from hauberk_agent.sendable import SendablePeers
+from hauberk_agent.reqid import ChildKey, ReqIdTable
+from hauberk_agent.roster import Roster, compile_roster
+from hauberk_agent.sendable import SendableChildren
 from hauberk_agent.sessions import Sessions
 from hauberk_agent.source import Reporter, Signer, Source
 from hauberk_agent.status_socket import StatusServer
@@ -141,7 +141,7 @@ class Agent:
             settings=EndpointSettings(encapsulation_port=settings.encapsulation_port),
         )
         self.sessions.on_change = self._pairs_changed
-        self._sendable = SendablePeers(self.sessions.in_use)
+        self._sendable = SendableChildren(self.sessions.in_use)
         self.clear = ClearTraffic(ClearCounter())
         self._carried_out: dict[str, Phase] = {}
         """By tunnel UID: the phase last carried out."""
@@ -292,8 +292,8 @@ class Agent:
             specs = {}
             if roster is not None:
                 specs = pair_specs(roster, self._reqid, port=self.settings.ike_port)
-                for peer in roster.peers:
-                    self._reqid(peer)
+                for key in child_keys(roster):
+                    self._reqid(key)
                 self._reqids.save()
             self._apply_problems = ()
         except (ProposalError, OverflowError, OSError) as error:
@@ -316,12 +316,12 @@ class Agent:
         self._look_at_states()
         self._pairs_wake.set()
 
-    def _reqid(self, peer: Peer) -> ReqId:
-        return self._reqids.assign(pair_key(peer))
+    def _reqid(self, key: ChildKey) -> ReqId:
+        return self._reqids.assign(key)
 
     def _want_policies(self) -> None:
         roster = self.roster
-        self._policies = () if roster is None else desired_policies(roster, self._reqid, sendable=self._sendable.uids)
+        self._policies = () if roster is None else desired_policies(roster, self._reqid, sendable=self._sendable.keys)
 
     @property
     def _protects(self) -> bool:
@@ -382,7 +382,8 @@ class Agent:
                     self.kernel.delete_state(destination=state.destination, spi=state.spi)
             self._transport.pump()
             in_kernel = {state.reqid for state in our_states(self.kernel.dump_states())}
-            self._reqids.release({pair.spec.key for pair in self.sessions.pairs}, in_kernel)
+            wanted = set(child_keys(self.roster)) if self.roster is not None else set[ChildKey]()
+            self._reqids.release(wanted, in_kernel)
             self._reqids.save()
             self._state_left = bool(in_kernel) or bool(self.outcome is not None and self.outcome.present)
         except (XfrmError, OSError) as error:

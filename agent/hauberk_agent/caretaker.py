@@ -1,4 +1,4 @@
-"""What is due for a pair, and when to look again: attempts, outbound SAs held back, links that have lost.
+"""What is due for a pair, and when to look again: attempts, children, outbound SAs held back, links that have lost.
 
 Used by the sessions, which tell it of a pair whenever anything about that pair has changed.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
 from typing import Final
@@ -63,18 +64,20 @@ class Caretaker:
 
     def service(self, pair: Pair, now: float) -> None:
         """Does all that is due for a pair, and plans when to look again."""
-        was_well = pair.unwell_since is None
+        was_well = [standing.unwell_since is None for standing in pair.standings.values()]
         self._settle(pair, now)
         if pair.rekey_at is not None and pair.rekey_at <= now and pair.current is not None:
             pair.rekey_at = None
             pair.initiate_at = now
         if pair.initiate_at is not None and pair.initiate_at <= now and self.endpoint is not None:
             self._initiate(pair, self.endpoint, now)
-        if pair.well:
-            pair.unwell_since = None
-        elif pair.unwell_since is None:
-            pair.unwell_since = now
-        if was_well != (pair.unwell_since is None):
+        self._create_missing(pair, now)
+        for label, standing in pair.standings.items():
+            if pair.is_well(label):
+                standing.unwell_since = None
+            elif standing.unwell_since is None:
+                standing.unwell_since = now
+        if was_well != [standing.unwell_since is None for standing in pair.standings.values()]:
             self._changed()
         self._plan_wake(pair, now)
 
@@ -93,28 +96,48 @@ class Caretaker:
         """An IKE SA is up, or will not be."""
         self._attempts.discard(ike_sa)
 
-    def install_outbound(self, pair: Pair, link: Link, now: float) -> None:
-        """From now on the pair's packets go by this link, if they don't yet."""
-        child = link.child
-        if child is None or child.outbound:
+    def retry_child(self, pair: Pair, label: str, now: float) -> None:
+        """Plans to ask for one child again, its link being well."""
+        standing = pair.standings[label]
+        standing.failures += 1
+        longest = min(self._times.retry_first * 2 ** min(standing.failures - 1, 10), self._times.retry_longest)
+        standing.create_at = now + longest * self._chance.uniform(0.5, 1.0)
+
+    def plan_missing(self, pair: Pair, now: float, wait: tuple[float, float]) -> None:
+        """The children that the current link lacks and nobody has been asked for are asked for after a wait."""
+        current = pair.current
+        for label, standing in pair.standings.items():
+            if current is not None and label not in current.children and label not in current.asked:
+                standing.create_at = now + self._chance.uniform(*wait)
+
+    def install_outbound(self, pair: Pair, link: Link, label: str, now: float) -> None:
+        """From now on the label's packets go by this link, if they don't yet."""
+        child, standing = link.children.get(label), pair.standings.get(label)
+        if child is None or child.outbound or standing is None:
             return
         esn = child.keys_out is not None and child.keys_out.esn
         try:
-            self._keeper.install_outbound(child, lifetime=pair.spec.lifetime(esn=esn, chance=self._chance))
+            self._keeper.install_outbound(child, lifetime=standing.spec.lifetime(esn=esn, chance=self._chance))
         except XfrmError as error:
-            link.outbound_at = None
+            child.outbound_at = None
             self.fail(pair, UnwellReason.KERNEL_REFUSED, str(error))
             self.delete(link, "the kernel refused the SA", now)
             self.retry(pair, now)
             return
         pair.failures, pair.failure, pair.fresh = 0, None, False
+        standing.failures, standing.failure = 0, None
         _log.info(
-            "%s: encrypted, %s, IKE SA %s by %s",
+            "%s: encrypted, tunnel %s, %s, IKE SA %s by %s",
             pair.name,
+            pair.spec.tunnel_name(standing.spec.key.tunnel),
             child.proposal,
             link.proposal,
             "us" if link.ours else "the peer",
         )
+
+    def install_all_outbound(self, pair: Pair, link: Link, now: float) -> None:
+        for label in list(link.children):
+            self.install_outbound(pair, link, label, now)
 
     def delete(self, link: Link, reason: str, now: float) -> None:
         """Asks the peer to delete a link, once."""
@@ -126,12 +149,13 @@ class Caretaker:
         except UnknownIkeSa:
             self._pairs.unbind(link.ike_sa)
 
-    def fail(self, pair: Pair, reason: UnwellReason, message: str) -> None:
-        """Remembers why a pair is not well; says it once."""
+    def fail(self, pair: Pair, reason: UnwellReason, message: str, *, label: str | None = None) -> None:
+        """Remembers why a pair, or one child of it, is not well; says it once."""
         failure = Failure(reason=reason, message=message)
-        if failure != pair.failure:
+        about = pair.standings[label] if label is not None else pair
+        if failure != about.failure:
             _log.warning("%s: %s: %s", pair.name, reason, message)
-        pair.failure = failure
+        about.failure = failure
 
     def remove(self, pair: Pair, children: Iterable[Child]) -> None:
         """Takes both directions of a pair's children out of the kernel, at once."""
@@ -147,37 +171,47 @@ class Caretaker:
 
     def _settle(self, pair: Pair, now: float) -> None:
         current = pair.current
-        if current is None or current.child is None:
+        if current is None or not current.children:
             self._drop_useless(pair, now)
             return
-        if not current.child.outbound and current.outbound_at is not None:
-            due = current.outbound_at <= now or not pair.sends()
-            if due or self.in_use(pair, current.child):
-                self.install_outbound(pair, current, now)
-        if current.child.outbound:
-            current.outbound_at = None
-            until = now + self._times.linger_orphan
-            for child in pair.orphans:
-                self.attempt(pair, lambda child=child: self._keeper.retire(child, until=until))
-            pair.orphans.clear()
-            for link in list(pair.links.values()):
-                if link is not current and link.lost_at is not None and not link.deleting:
-                    self._resolve_loser(pair, link, current, now)
+        for label, child in list(current.children.items()):
+            if not child.outbound and child.outbound_at is not None:
+                due = child.outbound_at <= now or not pair.sends(label)
+                if due or self.in_use(pair, child):
+                    self.install_outbound(pair, current, label, now)
+            if child.outbound:
+                child.outbound_at = None
+                self._retire_orphans(pair, label, now)
+        for link in list(pair.links.values()):
+            if link is not current and link.lost_at is not None and not link.deleting:
+                self._resolve_loser(pair, link, current, now)
         self._drop_useless(pair, now)
 
+    def _retire_orphans(self, pair: Pair, label: str, now: float) -> None:
+        until = now + self._times.linger_orphan
+        replaced = [child for child in pair.orphans if child.label == label]
+        for child in replaced:
+            self.attempt(pair, lambda child=child: self._keeper.retire(child, until=until))
+        if replaced:
+            pair.orphans = [child for child in pair.orphans if child not in replaced]
+
     def _resolve_loser(self, pair: Pair, link: Link, current: Link, now: float) -> None:
-        """Another link is preferred: its initiator, or the replacement's, deletes it; in the end we do."""
+        """Another link is preferred: its initiator, or the replacement's, deletes it; in the end we do.
+
+        Not before the one preferred carries all that this one does: its children come one after the other.
+        """
         overdue = link.lost_at is not None and now >= link.lost_at + self._times.grace
-        if (link.ours and link.concurrent) or (current.ours and not link.concurrent) or link.child is None:
-            if link.child is not None or overdue:
+        if not overdue and not _covers(current, link, pair.standings):
+            return
+        if (link.ours and link.concurrent) or (current.ours and not link.concurrent) or not link.children:
+            if link.children or overdue:
                 self.delete(link, "replaced", now)
         elif overdue and link.concurrent:
             # Its initiator keeps it: it does not know ours, which is then with that node's former self.
             link.lost_at, link.concurrent = None, False
             current.lost_at, current.concurrent = now, False
-            link.outbound_at = now
             pair.current = link
-            self.install_outbound(pair, link, now)
+            self.install_all_outbound(pair, link, now)
         elif overdue:
             self.delete(link, "replaced", now)
 
@@ -186,12 +220,27 @@ class Caretaker:
         for link in list(pair.links.values()):
             if (
                 link.up_at is not None
-                and link.child is None
+                and not link.children
                 and not link.deleting
                 and link.lost_at is not None
                 and now >= link.lost_at + self._times.grace
             ):
                 self.delete(link, "without a CHILD SA", now)
+
+    def _create_missing(self, pair: Pair, now: float) -> None:
+        """Asks for the children that are due on the current link. An attempt under way brings all of them."""
+        current = pair.current
+        if current is None or current.deleting or self.endpoint is None or pair.attempt is not None:
+            return
+        for label, standing in pair.standings.items():
+            if standing.create_at is None or standing.create_at > now:
+                continue
+            standing.create_at = None
+            if label in current.children or label in current.asked:
+                continue
+            current.asked.add(label)
+            with suppress(UnknownIkeSa):  # it is ending
+                self.endpoint.create_child(current.ike_sa, standing.spec.config, now=now)
 
     def in_use(self, pair: Pair, child: Child) -> bool:
         """Whether the peer is known to send on a child."""
@@ -213,7 +262,12 @@ class Caretaker:
         config = replace(pair.spec.config, initial_contact=initial_contact)
         ike_sa = endpoint.initiate(config, now=now)
         pair.links[ike_sa] = Link(
-            ike_sa=ike_sa, ours=True, started_at=now, config=config, initial_contact=initial_contact
+            ike_sa=ike_sa,
+            ours=True,
+            started_at=now,
+            config=config,
+            initial_contact=initial_contact,
+            asked={child.label for child in config.children},
         )
         self._pairs.bind(ike_sa, pair)
         self._attempts.add(ike_sa)
@@ -223,8 +277,11 @@ class Caretaker:
             return
         times = [pair.initiate_at, pair.rekey_at]
         current = pair.current
-        if current is not None and current.outbound_at is not None:
-            times.append(min(current.outbound_at, now + self._times.in_use_poll))
+        if current is not None:
+            held_back = [child.outbound_at for child in current.children.values()]
+            times.extend(min(at, now + self._times.in_use_poll) for at in held_back if at is not None)
+            if pair.attempt is None:
+                times.extend(standing.create_at for standing in pair.standings.values())
         times.extend(
             link.lost_at + self._times.grace
             for link in pair.links.values()
@@ -233,4 +290,13 @@ class Caretaker:
         due = min((time for time in times if time is not None), default=None)
         if due is not None:
             # Never at this very moment again: whatever is overdue waits for an event.
-            heapq.heappush(self._wakes, (max(due, now + _BREATH_SECONDS), pair.spec.key.peer))
+            heapq.heappush(self._wakes, (max(due, now + _BREATH_SECONDS), pair.spec.uid))
+
+
+def _covers(current: Link, link: Link, wanted: Collection[str]) -> bool:
+    """Whether one link carries all that another one does and that is still wanted."""
+    return all(
+        (child := current.children.get(label)) is not None and child.outbound
+        for label in link.children
+        if label in wanted
+    )

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 from hauberk_agent.roster import Roster
-from hauberk_api.tunnel import Enforcement
+from hauberk_api.tunnel import Enforcement, TrafficType
 from hauberk_xfrm import ClearPackets, IpNetwork, XfrmError
 
 _log = logging.getLogger("hauberk.clear")
@@ -116,5 +116,6 @@ class ClearTraffic:
 
 def _permissive(roster: Roster) -> Iterable[IpNetwork]:
     for peer in roster.peers:
-        if peer.tunnel.enforcement is Enforcement.PERMISSIVE:
-            yield from peer.place.networks
+        for tunnel in peer.tunnels:
+            if tunnel.traffic.type is TrafficType.POD_NETWORK and tunnel.enforcement is Enforcement.PERMISSIVE:
+                yield from peer.place.networks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hauberk_agent.link import Child
-from hauberk_agent.pair import PairSpec
+from hauberk_agent.pair import ChildSpec, PairSpec
 from hauberk_xfrm import ReqId, StateDump
 
 
@@ -21,7 +21,11 @@ class FoundStates:
 
     def claim(self, spec: PairSpec, now: float) -> list[Child]:
         """A pair's: each state is one direction of a CHILD SA without an IKE SA."""
-        return [_child_of(state, spec, now) for state in self._by_reqid.pop(spec.reqid, [])]
+        return [
+            _child_of(state, spec, child, now)
+            for child in spec.children
+            for state in self._by_reqid.pop(child.reqid, [])
+        ]
 
     def give_up(self) -> list[StateDump]:
         """All that no pair has claimed by now."""
@@ -35,9 +39,10 @@ class FoundStates:
         return [state for state in states if (state.destination, state.spi) not in waiting]
 
 
-def _child_of(state: StateDump, spec: PairSpec, now: float) -> Child:
+def _child_of(state: StateDump, spec: PairSpec, child: ChildSpec, now: float) -> Child:
     outbound = state.destination in spec.peer.place.addresses
     return Child(
+        label=child.label,
         reqid=state.reqid,
         local=state.source if outbound else state.destination,
         remote=state.destination if outbound else state.source,

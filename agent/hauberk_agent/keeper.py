@@ -15,10 +15,12 @@ from typing import Final, Protocol
 from hauberk_agent.link import Child
 from hauberk_agent.ownership import owns_state
 from hauberk_ike import ChildSaUp, IpAddress, UdpEncapsulation
+from hauberk_ike import Mode as IkeMode
 from hauberk_xfrm import (
     Aead,
     Authenc,
     Lifetime,
+    Mode,
     NotFound,
     ReqId,
     Spi,
@@ -31,6 +33,8 @@ from hauberk_xfrm import (
 REPLAY_WINDOW: Final = 1024
 """Packets; larger than what receive queues of several CPUs put out of order."""
 
+KERNEL_MODES: Final = {IkeMode.TUNNEL: Mode.TUNNEL, IkeMode.TRANSPORT: Mode.TRANSPORT}
+"""What IKE agrees on, in the kernel's words."""
 
 MAPPING_SECONDS: Final = 2
 """How often the kernel says that a peer's ESP comes from a port that we have not followed it to."""
@@ -39,7 +43,9 @@ MAPPING_SECONDS: Final = 2
 class Kernel(Protocol):
     """What is needed of hauberk_xfrm.Xfrm here."""
 
-    def allocate_spi(self, *, source: IpAddress, destination: IpAddress, reqid: ReqId) -> Spi: ...
+    def allocate_spi(
+        self, *, source: IpAddress, destination: IpAddress, reqid: ReqId, mode: Mode = Mode.TUNNEL
+    ) -> Spi: ...
     def add_state(self, state: State) -> None: ...
     def update_state(self, state: State) -> None: ...
     def delete_state(self, *, destination: IpAddress, spi: Spi, missing_ok: bool = True) -> None: ...
@@ -57,9 +63,9 @@ class StateKeeper:
         self._order = count()
         self._known: set[tuple[IpAddress, Spi]] = set()
 
-    def allocate(self, *, local: IpAddress, remote: IpAddress, reqid: ReqId) -> Spi:
+    def allocate(self, *, local: IpAddress, remote: IpAddress, reqid: ReqId, mode: IkeMode) -> Spi:
         """An SPI for packets to us, held by a larval state. Raises XfrmError."""
-        return self._kernel.allocate_spi(source=remote, destination=local, reqid=reqid)
+        return self._kernel.allocate_spi(source=remote, destination=local, reqid=reqid, mode=KERNEL_MODES[mode])
 
     def release(self, *, local: IpAddress, spi: Spi) -> None:
         self._kernel.delete_state(destination=local, spi=spi)
@@ -69,9 +75,12 @@ class StateKeeper:
     ) -> Child:
         """Completes the larval state of an agreed CHILD SA. Raises XfrmError."""
         child = Child(
+            label=event.label,
             reqid=reqid,
             local=local,
             remote=remote,
+            mode=KERNEL_MODES[event.mode],
+            ours=event.initiator,
             spi_in=Spi(event.spi_in),
             spi_out=Spi(event.spi_out),
             since=now,
@@ -84,6 +93,7 @@ class StateKeeper:
             destination=local,
             spi=Spi(event.spi_in),
             reqid=reqid,
+            mode=child.mode,
             aead=Aead.of(event.keys_in),
             authenc=Authenc.of(event.keys_in),
             replay_window=REPLAY_WINDOW,
@@ -113,6 +123,7 @@ class StateKeeper:
             destination=child.remote,
             spi=child.spi_out,
             reqid=child.reqid,
+            mode=child.mode,
             aead=Aead.of(child.keys_out),
             authenc=Authenc.of(child.keys_out),
             replay_window=REPLAY_WINDOW,

@@ -1,8 +1,8 @@
 """A pair's IKE SAs and CHILD SAs as the sessions keep them, and which of two IKE SAs stays.
 
-A **link** is an IKE SA, or our attempt at one. It carries one child: the SAs that protect the pair's traffic. While
-that one is rekeyed there are more, and the link's child is the one that is to stay. Used by hauberk_agent.sessions
-and nobody else.
+A **link** is an IKE SA, or our attempt at one. It carries one child of each label (hauberk_agent.pair.ChildSpec): the
+SAs that protect that part of the pair's traffic. While one is rekeyed there are more of its label, and the link's child
+is the one that is to stay. Used by the sessions and nobody else.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from hauberk_ike import EspKey, IkeSaId, IpAddress, PeerConfig, UdpEncapsulation
-from hauberk_xfrm import ReqId, Spi
+from hauberk_xfrm import Mode, ReqId, Spi
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,16 +21,22 @@ class Child:
     `keys_out` is kept only until the outbound state is installed. `since` is seconds on the agent's clock.
     """
 
+    label: str
     reqid: ReqId
     local: IpAddress
     remote: IpAddress
     spi_in: Spi | None
     spi_out: Spi | None
     since: float
+    mode: Mode = Mode.TUNNEL
     proposal: str = ""
     keys_out: EspKey | None = field(default=None, repr=False)
     outbound: bool = False
     """Whether our outbound state is in the kernel."""
+    outbound_at: float | None = None
+    """When the deferred outbound SA is installed at the latest."""
+    ours: bool = False
+    """Whether we asked for it."""
     encapsulation: UdpEncapsulation | None = None
     root: str | None = None
     """The fingerprint of the root by which the peer was authenticated; None if that was an earlier run's affair."""
@@ -48,11 +54,12 @@ class Link:
     initial_contact: bool
     """Whether its initiator said that it remembers no SA."""
     up_at: float | None = None
-    child: Child | None = None
+    children: dict[str, Child] = field(default_factory=dict[str, Child])
+    """By label, those that are to stay."""
     replaced: list[Child] = field(default_factory=list[Child])
     """What rekeys have left over, oldest first: it takes packets until it is deleted, and the oldest may still send."""
-    outbound_at: float | None = None
-    """When the child's deferred outbound SA is installed at the latest."""
+    asked: set[str] = field(default_factory=set[str])
+    """The labels of the children that we have asked for and that are neither up nor refused."""
     lost_at: float | None = None
     """Since when another link is preferred."""
     concurrent: bool = False
@@ -64,9 +71,20 @@ class Link:
     root: str | None = None
     """As in Child."""
 
-    def children(self) -> list[Child]:
-        """All of them, the one to stay first."""
-        return [*([self.child] if self.child is not None else []), *self.replaced]
+    def every_child(self) -> list[Child]:
+        """All of them, those to stay first."""
+        return [*self.children.values(), *self.replaced]
+
+    def find(self, spi_in: int) -> Child | None:
+        """Of the children that are to stay, the one with an inbound SPI."""
+        return next((child for child in self.children.values() if child.spi_in == spi_in), None)
+
+    def forget_children(self) -> list[Child]:
+        """The link has none any more. Returns those that it had."""
+        children = self.every_child()
+        self.children.clear()
+        self.replaced.clear()
+        return children
 
     def take(self, spi_in: int) -> Child | None:
         """Removes the child with an inbound SPI from those that rekeys have left over."""
@@ -89,7 +107,7 @@ class Verdict(Enum):
 
 
 def judge(new: Link, current: Link, *, own_is_lower: bool, now: float, crossing_seconds: float) -> Verdict:
-    """Whether a link that has just got its child takes the current link's place. Both ends come to agree.
+    """Whether a link that has just got its first child takes the current link's place. Both ends come to agree.
 
     Links that the same end began are a succession. Links that both ends began at once cross: our own new link crosses
     what the peer set up while we were at it; a peer's new link may cross what we began within `crossing_seconds`. Of

@@ -1,41 +1,41 @@
 """One peer as the sessions see it: what is wanted of it, its links, and how it is.
 
-A pair is **well** when its traffic can flow both ways: its current link's child is installed in both directions, or
-states of an earlier run of the agent still stand in for it.
+A pair has one IKE SA, and on it a CHILD SA for each `ChildSpec`: for each tunnel that it shares one, or as many as that
+tunnel's traffic needs (hauberk_agent.flow). A child is **well** when its traffic can flow both ways: the current link's
+is installed in both directions, or states of an earlier run of the agent still stand in for it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from hauberk_agent.link import Child, Link
-from hauberk_agent.reqid import PairKey
+from hauberk_agent.reqid import ChildKey
 from hauberk_agent.roster import Peer
+from hauberk_api.names import NodeUid, TunnelUid
 from hauberk_api.report import UnwellReason
-from hauberk_ike import IkeSaId, PeerConfig
+from hauberk_ike import ChildConfig, IkeSaId, PeerConfig
 from hauberk_xfrm import Lifetime, ReqId
 from hauberk_xfrm.wear import SOFT_SHARE, Wear
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairSpec:
-    """What is wanted of a pair."""
+class ChildSpec:
+    """What is wanted of one CHILD SA."""
 
-    peer: Peer
-    key: PairKey
+    key: ChildKey
     reqid: ReqId
-    config: PeerConfig
-    initiates: bool
-    """Whether our node's name sorts first."""
-    own_is_lower: bool
-    """Whether our identity is the lower one: that end's links stay when both begin at once."""
-    rekey_seconds: float
+    config: ChildConfig
     hard_seconds: int
     """When the kernel drops a state whatever happens: the rekey time plus the outage that we tolerate."""
     rekey_bytes: int | None = None
     rekey_packets: int | None = None
     """After how much an SA has carried enough. None: no limit of its own."""
+
+    @property
+    def label(self) -> str:
+        return self.config.label
 
     def lifetime(self, *, esn: bool, chance: Random) -> Lifetime:
         """An outbound state's. Its soft limits lie somewhat below what is wanted, each time elsewhere."""
@@ -44,9 +44,59 @@ class PairSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PairSpec:
+    """What is wanted of a pair. `config` has the configurations of all `children`."""
+
+    peer: Peer
+    config: PeerConfig
+    children: tuple[ChildSpec, ...]
+    initiates: bool
+    """Whether our node's name sorts first."""
+    own_is_lower: bool
+    """Whether our identity is the lower one: that end's links stay when both begin at once."""
+    rekey_seconds: float
+
+    @property
+    def uid(self) -> NodeUid:
+        return self.peer.place.uid
+
+    def tunnel_name(self, uid: TunnelUid) -> str:
+        return next((tunnel.name for tunnel in self.peer.tunnels if tunnel.uid == uid), "")
+
+    def agrees_on_links(self, other: PairSpec) -> bool:
+        """Whether an IKE SA that was set up for one will do for the other, whatever its children."""
+        return (self.initiates, self.own_is_lower) == (other.initiates, other.own_is_lower) and replace(
+            self.config, children=()
+        ) == replace(other.config, children=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     reason: UnwellReason
     message: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Standing:
+    """How one wanted child of a pair is. Mutable; owned by the sessions."""
+
+    spec: ChildSpec
+    failures: int = 0
+    failure: Failure | None = None
+    """Why it was refused last, where its link was not."""
+    create_at: float | None = None
+    """When it is asked for on the current link, which has none."""
+    unwell_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelStanding:
+    """How a pair is as far as one tunnel goes."""
+
+    node: str
+    tunnel: TunnelUid
+    unwell_since: float | None
+    failure: Failure | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,6 +107,8 @@ class Pair:
     wanted_since: float
     fresh: bool
     """Neither kernel nor memory has ever held an SA of this pair: the next attempt says so (INITIAL_CONTACT)."""
+    standings: dict[str, Standing] = field(init=False)
+    """By label, of all children that are wanted."""
     links: dict[IkeSaId, Link] = field(default_factory=dict[IkeSaId, Link])
     current: Link | None = None
     orphans: list[Child] = field(default_factory=list[Child])
@@ -65,7 +117,9 @@ class Pair:
     rekey_at: float | None = None
     failures: int = 0
     failure: Failure | None = None
-    unwell_since: float | None = None
+
+    def __post_init__(self) -> None:
+        self.standings = {child.label: Standing(spec=child) for child in self.spec.children}
 
     @property
     def name(self) -> str:
@@ -78,19 +132,60 @@ class Pair:
 
     @property
     def well(self) -> bool:
-        if self.current is not None and self.current.child is not None and self.current.child.outbound:
+        """Whether all its children are."""
+        return all(self.is_well(label) for label in self.standings)
+
+    @property
+    def unwell_since(self) -> float | None:
+        """The moment since when any of its children is not."""
+        times = [standing.unwell_since for standing in self.standings.values()]
+        return min((time for time in times if time is not None), default=None)
+
+    def is_well(self, label: str) -> bool:
+        """Whether the child of a label is."""
+        child = self.current.children.get(label) if self.current is not None else None
+        if child is not None and child.outbound:
             return True
+        orphans = [orphan for orphan in self.orphans if orphan.label == label]
         return (
             self.failure is None
-            and any(child.outbound for child in self.orphans)
-            and any(child.spi_in is not None for child in self.orphans)
+            and self.standings[label].failure is None
+            and any(orphan.outbound for orphan in orphans)
+            and any(orphan.spi_in is not None for orphan in orphans)
         )
 
-    def sends(self) -> bool:
-        """Whether any outbound state of the pair is in the kernel."""
-        return any(child.outbound for child in self.children())
+    def tunnels(self) -> list[TunnelStanding]:
+        """How it is for each of its tunnels: as its children that are not well, for any of them."""
+        found: dict[TunnelUid, TunnelStanding] = {}
+        for standing in self.standings.values():
+            uid, since = standing.spec.key.tunnel, standing.unwell_since
+            so_far = found.get(uid)
+            if so_far is not None and (since is None or (so_far.unwell_since or since) < since):
+                continue
+            found[uid] = TunnelStanding(
+                node=self.name,
+                tunnel=uid,
+                unwell_since=since,
+                failure=standing.failure or (self.failure if since is not None else None),
+            )
+        return list(found.values())
+
+    def follow(self, spec: PairSpec) -> None:
+        """Another spec: children that are as before keep their standing."""
+        self.spec = spec
+        before = self.standings
+        self.standings = {
+            child.label: old if (old := before.get(child.label)) is not None else Standing(spec=child)
+            for child in spec.children
+        }
+        for child in spec.children:
+            self.standings[child.label].spec = child
+
+    def sends(self, label: str) -> bool:
+        """Whether any outbound state of the label is in the kernel."""
+        return any(child.outbound and child.label == label for child in self.children())
 
     def children(self) -> list[Child]:
         """All children, the current link's first."""
         links = sorted(self.links.values(), key=lambda link: link is not self.current)
-        return [*(child for link in links for child in link.children()), *self.orphans]
+        return [*(child for link in links for child in link.every_child()), *self.orphans]

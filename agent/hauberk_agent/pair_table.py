@@ -52,7 +52,7 @@ class PairTable(Mapping[NodeUid, Pair]):
 
     def bind(self, ike_sa: IkeSaId, pair: Pair) -> None:
         """From now on this IKE SA is the pair's."""
-        self._links[ike_sa] = pair.spec.key.peer
+        self._links[ike_sa] = pair.spec.uid
 
     def unbind(self, ike_sa: IkeSaId) -> Pair | None:
         """The IKE SA is no more; returns whose it was."""
@@ -68,7 +68,7 @@ class PairTable(Mapping[NodeUid, Pair]):
         """Whose an inbound state is, also one that a rekey has left over."""
         for pair in self.values():
             for link in pair.links.values():
-                if any((child.local, child.spi_in) == (destination, spi) for child in link.children()):
+                if any((child.local, child.spi_in) == (destination, spi) for child in link.every_child()):
                     return pair, link
         return None
 

@@ -1,20 +1,20 @@
 """From a roster to what the sessions are told of each peer: addresses, proposals, selectors, times.
 
-Pure. A peer's selectors are its grant: its pod networks and its addresses, of both families.
+Pure. What a peer's CHILD SAs carry is in its flows (hauberk_agent.flow).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from ipaddress import ip_network
 from typing import Final
 
-from hauberk_agent.pair import PairSpec
-from hauberk_agent.reqid import PairKey
-from hauberk_agent.roster import Peer, Place, Roster
-from hauberk_api.names import NodeUid, TunnelUid
-from hauberk_api.plan import Phase, reached
+from hauberk_agent.flow import Flow, all_flows
+from hauberk_agent.pair import ChildSpec, PairSpec
+from hauberk_agent.reqid import ChildKey
+from hauberk_agent.roster import Peer, Roster
+from hauberk_api.names import NodeUid
+from hauberk_api.plan import Phase, PlannedTunnel, reached
 from hauberk_api.tunnel import Encapsulation as TunnelEncapsulation
 from hauberk_ike import (
     ChildConfig,
@@ -22,12 +22,12 @@ from hauberk_ike import (
     EspProposal,
     Identity,
     IkeProposal,
-    Mode,
     PeerConfig,
     SocketAddress,
     TrafficSelector,
 )
-from hauberk_xfrm import ReqId
+from hauberk_ike.selectors import MAX_PORT
+from hauberk_xfrm import IpNetwork, ReqId
 
 TOLERATED_OUTAGE_SECONDS: Final = 86_400
 """For so long beyond its rekey time an SA goes on when its peer's IKE daemon does not answer."""
@@ -39,59 +39,82 @@ _ENCAPSULATION: Final = {
 }
 
 
-def pair_key(peer: Peer) -> PairKey:
-    return PairKey(tunnel=TunnelUid(peer.tunnel.uid), peer=peer.place.uid)
-
-
-def pair_specs(roster: Roster, reqid_of: Callable[[Peer], ReqId], *, port: int) -> dict[NodeUid, PairSpec]:
+def pair_specs(roster: Roster, reqid_of: Callable[[ChildKey], ReqId], *, port: int) -> dict[NodeUid, PairSpec]:
     """By peer UID, of the tunnels whose phase has SAs.
 
     Raises hauberk_ike.ProposalError for a proposal that this version does not have.
     """
-    return {
-        peer.place.uid: _spec(roster, peer, reqid_of(peer), port)
-        for peer in roster.peers
-        if reached(peer.tunnel.phase, Phase.ESTABLISH)
-    }
+    specs: dict[NodeUid, PairSpec] = {}
+    for peer in roster.peers:
+        children = tuple(
+            _child(tunnel, peer, flow, reqid_of(flow.key(tunnel, peer)))
+            for tunnel, flow in all_flows(roster.own, peer)
+            if reached(tunnel.phase, Phase.ESTABLISH)
+        )
+        if children:
+            specs[peer.place.uid] = _spec(roster, peer, children, port)
+    return specs
 
 
-def _spec(roster: Roster, peer: Peer, reqid: ReqId, port: int) -> PairSpec:
-    tunnel = peer.tunnel
-    child = ChildConfig(
-        label=tunnel.uid,
-        mode=Mode.TUNNEL,
-        esp_proposals=_esp_proposals(tunnel.esp.proposals),
-        ts_local=_grant(roster.own),
-        ts_remote=_grant(peer.place),
-    )
-    config = PeerConfig(
-        name=peer.place.name,
-        identity=Identity.fqdn(peer.identity),
-        local=SocketAddress(host=peer.local, port=port),
-        remote=SocketAddress(host=peer.remote, port=port),
-        ike_proposals=_ike_proposals(tunnel.ike.proposals),
-        children=(child,),
-        dpd_seconds=float(tunnel.ike.dpd_seconds),
-        encapsulation=_ENCAPSULATION[tunnel.encapsulation],
-    )
-    rekey_seconds = min(tunnel.ike.rekey_seconds, tunnel.esp.rekey_seconds)
-    return PairSpec(
-        peer=peer,
-        key=pair_key(peer),
+def child_keys(roster: Roster) -> Iterator[ChildKey]:
+    """Of all CHILD SAs that policies are about, whatever the tunnels' phases."""
+    for peer in roster.peers:
+        for tunnel, flow in all_flows(roster.own, peer):
+            yield flow.key(tunnel, peer)
+
+
+def _child(tunnel: PlannedTunnel, peer: Peer, flow: Flow, reqid: ReqId) -> ChildSpec:
+    return ChildSpec(
+        key=flow.key(tunnel, peer),
         reqid=reqid,
-        config=config,
-        initiates=roster.own.name < peer.place.name,
-        own_is_lower=roster.own_identity < peer.identity,
-        rekey_seconds=float(rekey_seconds),
-        hard_seconds=rekey_seconds + TOLERATED_OUTAGE_SECONDS,
+        config=ChildConfig(
+            # A peer of the version before knows one child a pair, and calls it by the tunnel alone.
+            label=f"{tunnel.uid}/{flow.index}" if flow.index else tunnel.uid,
+            mode=flow.mode,
+            esp_proposals=_esp_proposals(tunnel.esp.proposals),
+            ts_local=_selectors(flow.local, flow.protocol, flow.local_port),
+            ts_remote=_selectors(flow.remote, flow.protocol, flow.remote_port),
+        ),
+        hard_seconds=_rekey_seconds(tunnel) + TOLERATED_OUTAGE_SECONDS,
         rekey_bytes=tunnel.esp.rekey_bytes,
         rekey_packets=tunnel.esp.rekey_packets,
     )
 
 
-def _grant(place: Place) -> tuple[TrafficSelector, ...]:
-    networks = (*place.networks, *(ip_network(address) for address in place.addresses))
-    return tuple(TrafficSelector.from_network(network) for network in networks)
+def _spec(roster: Roster, peer: Peer, children: tuple[ChildSpec, ...], port: int) -> PairSpec:
+    """How the pair agrees on keys is the oldest tunnel's to say, of those that have children."""
+    uids = {child.key.tunnel for child in children}
+    tunnels = [tunnel for tunnel in peer.tunnels if tunnel.uid in uids]
+    oldest = tunnels[0]
+    config = PeerConfig(
+        name=peer.place.name,
+        identity=Identity.fqdn(peer.identity),
+        local=SocketAddress(host=peer.local, port=port),
+        remote=SocketAddress(host=peer.remote, port=port),
+        ike_proposals=_ike_proposals(oldest.ike.proposals),
+        children=tuple(child.config for child in children),
+        dpd_seconds=float(oldest.ike.dpd_seconds),
+        encapsulation=_ENCAPSULATION[oldest.encapsulation],
+    )
+    return PairSpec(
+        peer=peer,
+        config=config,
+        children=children,
+        initiates=roster.own.name < peer.place.name,
+        own_is_lower=roster.own_identity < peer.identity,
+        rekey_seconds=float(min(_rekey_seconds(tunnel) for tunnel in tunnels)),
+    )
+
+
+def _rekey_seconds(tunnel: PlannedTunnel) -> int:
+    return min(tunnel.ike.rekey_seconds, tunnel.esp.rekey_seconds)
+
+
+def _selectors(networks: Iterable[IpNetwork], protocol: int, port: int | None) -> tuple[TrafficSelector, ...]:
+    start, end = (0, MAX_PORT) if port is None else (port, port)
+    return tuple(
+        TrafficSelector.from_network(network, protocol=protocol, start_port=start, end_port=end) for network in networks
+    )
 
 
 # Thousands of peers share a few proposals: parsed once, and one object in memory.

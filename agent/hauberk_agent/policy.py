@@ -24,23 +24,26 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
+from hauberk_agent.flow import all_flows
 from hauberk_agent.ownership import block_priority, host_priority, protect_priority
-from hauberk_agent.roster import Peer, Place, Roster
-from hauberk_api.names import NodeUid
+from hauberk_agent.reqid import ChildKey
+from hauberk_agent.roster import Place, Roster
 from hauberk_api.plan import Phase, reached
+from hauberk_api.tunnel import Traffic, TrafficType
 from hauberk_ike import IpAddress
 from hauberk_xfrm import Action, Direction, IpNetwork, Policy, ReqId, Selector, Slot, Template
 
 _ANY: Final[dict[int, IpNetwork]] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
+_POD_NETWORK: Final = Traffic(type=TrafficType.POD_NETWORK)
 _INBOUND: Final = (Direction.IN, Direction.FWD)
 
 
 def desired_policies(
-    roster: Roster, reqid_of: Callable[[Peer], ReqId], *, sendable: Collection[NodeUid] = ()
+    roster: Roster, reqid_of: Callable[[ChildKey], ReqId], *, sendable: Collection[ChildKey] = ()
 ) -> tuple[Policy, ...]:
     """All policies that this node should have. A node in no tunnel gets none.
 
-    sendable: the peers with which both ends hold the SA; in Protect packets to any other still go in clear.
+    sendable: the CHILD SAs that both ends hold; in Protect packets for any other still go in clear.
     Where two want one slot the stronger class has it: a block over a single node's prefix is the same slot as that
     node's exemption or protection.
     """
@@ -52,30 +55,35 @@ def desired_policies(
     return tuple(slots.values())
 
 
-def _protections(roster: Roster, reqid_of: Callable[[Peer], ReqId], sendable: Collection[NodeUid]) -> Iterator[Policy]:
+def _protections(
+    roster: Roster, reqid_of: Callable[[ChildKey], ReqId], sendable: Collection[ChildKey]
+) -> Iterator[Policy]:
     for peer in roster.peers:
-        reqid = reqid_of(peer)
-        phase = peer.tunnel.phase
-        if reached(phase, Phase.REQUIRE) or (phase is Phase.PROTECT and peer.place.uid in sendable):
-            template = Template(source=peer.local, destination=peer.remote, reqid=reqid)
-            for theirs in peer.place.networks:
-                yield _protect(Direction.OUT, _any_to(theirs), theirs.prefixlen, template)
-            for own, theirs in _own_pods_with_addresses(roster.own, peer.place):
-                selector = Selector(source=own, destination=theirs)
-                yield _protect(Direction.OUT, selector, theirs.prefixlen, template)
-        # Until encryption is required, what still comes in clear is taken (an optional template).
-        optional = not reached(phase, Phase.REQUIRE)
-        template = Template(source=None, destination=peer.local, reqid=reqid, optional=optional)
-        for direction in _INBOUND:
-            for theirs in peer.place.networks:
-                yield _protect(direction, _from_any(theirs), theirs.prefixlen, template)
-            for own, theirs in _own_pods_with_addresses(roster.own, peer.place):
-                selector = Selector(source=theirs, destination=own)
-                yield _protect(direction, selector, theirs.prefixlen, template)
+        for tunnel, flow in all_flows(roster.own, peer):
+            if tunnel.traffic.type is not TrafficType.POD_NETWORK:
+                continue
+            key = flow.key(tunnel, peer)
+            reqid, phase = reqid_of(key), tunnel.phase
+            if reached(phase, Phase.REQUIRE) or (phase is Phase.PROTECT and key in sendable):
+                template = Template(source=peer.local, destination=peer.remote, reqid=reqid)
+                for theirs in peer.place.networks:
+                    yield _protect(Direction.OUT, _any_to(theirs), theirs.prefixlen, template)
+                for own, theirs in _own_pods_with_addresses(roster.own, peer.place):
+                    selector = Selector(source=own, destination=theirs)
+                    yield _protect(Direction.OUT, selector, theirs.prefixlen, template)
+            # Until encryption is required, what still comes in clear is taken (an optional template).
+            optional = not reached(phase, Phase.REQUIRE)
+            template = Template(source=None, destination=peer.local, reqid=reqid, optional=optional)
+            for direction in _INBOUND:
+                for theirs in peer.place.networks:
+                    yield _protect(direction, _from_any(theirs), theirs.prefixlen, template)
+                for own, theirs in _own_pods_with_addresses(roster.own, peer.place):
+                    selector = Selector(source=theirs, destination=own)
+                    yield _protect(direction, selector, theirs.prefixlen, template)
 
 
 def _exemptions(roster: Roster) -> Iterator[Policy]:
-    for network in (*roster.own.networks, *(n for place in roster.exempt for n in place.networks)):
+    for network in (*roster.own.networks, *(n for place in roster.exempt_from(_POD_NETWORK) for n in place.networks)):
         yield from _exempt(network, protect_priority(network.prefixlen))
     # Where people's pod range holds nodes' own addresses, the block must not lock anybody out of them.
     for place in (roster.own, *roster.known):
@@ -86,7 +94,8 @@ def _exemptions(roster: Roster) -> Iterator[Policy]:
 
 
 def _blocks(roster: Roster) -> Iterator[Policy]:
-    if not any(reached(tunnel.phase, Phase.BLOCK) for tunnel in roster.tunnels):
+    pod_tunnels = [tunnel for tunnel in roster.tunnels if tunnel.traffic.type is TrafficType.POD_NETWORK]
+    if not any(reached(tunnel.phase, Phase.BLOCK) for tunnel in pod_tunnels):
         return
     for network in roster.pod_range:
         priority = block_priority(network.prefixlen)

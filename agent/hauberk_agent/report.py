@@ -15,7 +15,7 @@ from typing import Final
 from cryptography import x509
 
 from hauberk_agent.identity import Identity, fingerprints
-from hauberk_agent.pair import Pair
+from hauberk_agent.pair import Pair, TunnelStanding
 from hauberk_agent.roster import Roster
 from hauberk_api.conditions import Reason
 from hauberk_api.plan import Phase, reached
@@ -63,10 +63,10 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """How the node's tunnels are: `ready` by UID, and the pairs that are to be named."""
+    """How the node's tunnels are: `ready` by UID, and the pairs that are to be named, each for its tunnel."""
 
     ready: Mapping[str, bool]
-    unwell: Sequence[Pair]
+    unwell: Sequence[TunnelStanding]
 
 
 class Readiness:
@@ -80,29 +80,30 @@ class Readiness:
         # A tunnel in Accept wants no pairs yet, and what comes later has never been.
         early = {tunnel.uid for tunnel in roster.tunnels if not reached(tunnel.phase, Phase.ESTABLISH)}
         uids = {tunnel.uid for tunnel in roster.tunnels} - early
-        waiting = {pair.spec.key.tunnel for pair in pairs if pair.unwell_since is not None}
+        unwell = [each for pair in pairs for each in pair.tunnels() if each.unwell_since is not None]
         self._established &= uids
         if complete:
-            self._established |= uids - waiting
-        unwell = [
-            pair
-            for pair in pairs
-            if pair.unwell_since is not None
-            and (pair.spec.key.tunnel not in self._established or now >= pair.unwell_since + HOLD_BACK_SECONDS)
+            self._established |= uids - {each.tunnel for each in unwell}
+        named = [
+            each
+            for each in unwell
+            if each.tunnel not in self._established
+            or (each.unwell_since is not None and now >= each.unwell_since + HOLD_BACK_SECONDS)
         ]
-        unready = {pair.spec.key.tunnel for pair in unwell}
+        unready = {each.tunnel for each in named}
         ready = {uid: uid in self._established and uid not in unready for uid in uids}
-        return Health(ready=ready | dict.fromkeys(early, complete), unwell=unwell)
+        return Health(ready=ready | dict.fromkeys(early, complete), unwell=named)
 
 
-def carried_out(roster: Roster, *, awaits: bool) -> dict[str, Phase]:
+def carried_out(roster: Roster, *, awaits: Collection[str]) -> dict[str, Phase]:
     """The phase of each tunnel, by UID, of a node whose policies are as planned.
 
-    awaits: whether a pair has its SAs and is not sent to by them yet. Then Protect has not been carried out, though it
-    may have been before that pair came up: were encryption required now, that pair's packets would be dropped.
+    awaits: the tunnels of which a pair has its SAs and is not sent to by them yet. Then Protect has not been carried
+    out, though it may have been before that pair came up: were encryption required now, that pair's packets would be
+    dropped.
     """
     return {
-        tunnel.uid: Phase.ESTABLISH if awaits and tunnel.phase is Phase.PROTECT else tunnel.phase
+        tunnel.uid: Phase.ESTABLISH if tunnel.uid in awaits and tunnel.phase is Phase.PROTECT else tunnel.phase
         for tunnel in roster.tunnels
     }
 
@@ -113,12 +114,12 @@ def compose(facts: Facts, health: Health) -> ReportStatus:
     names = {tunnel.uid: tunnel.name for tunnel in roster.tunnels}
     unwell = [
         UnwellPeer(
-            node=pair.name,
-            tunnel=names.get(pair.spec.key.tunnel, ""),
-            reason=pair.failure.reason if pair.failure is not None else UnwellReason.ESTABLISHING,
-            message=pair.failure.message[:_MESSAGE_LIMIT] if pair.failure is not None else "",
+            node=each.node,
+            tunnel=names.get(each.tunnel, ""),
+            reason=each.failure.reason if each.failure is not None else UnwellReason.ESTABLISHING,
+            message=each.failure.message[:_MESSAGE_LIMIT] if each.failure is not None else "",
         )
-        for pair in health.unwell
+        for each in health.unwell
     ]
     unwell.sort(key=lambda peer: (WORST_FIRST.index(peer.reason), peer.node))
     esp = not facts.abilities.problems

@@ -1,7 +1,7 @@
-"""Request ids: what ties a pair's policies to its states in the kernel.
+"""Request ids: what ties policies to the states of a CHILD SA in the kernel.
 
-One per (tunnel UID, peer UID). They are kept on disk because they outlive the agent: after a restart the states in the
-kernel are recognised by them. One is not given anew as long as it is in use or in the kernel.
+One per (tunnel UID, peer UID, index). They are kept on disk because they outlive the agent: after a restart the states
+in the kernel are recognised by them. One is not given anew as long as it is in use or in the kernel.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from hauberk_xfrm import ReqId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairKey:
-    """What both ends of a pair are keyed by, apart from this node."""
+class ChildKey:
+    """What both ends know a CHILD SA by, apart from this node: its tunnel, and which of the tunnel's with this peer."""
 
     tunnel: TunnelUid
     peer: NodeUid
+    index: int = 0
 
 
 class ReqIdTable:
@@ -33,7 +34,7 @@ class ReqIdTable:
         """Reads the file, if there is one. Raises OSError; a file that can't be understood counts as none, since
         the states it spoke of are recognised as ours by their band and removed once replaced."""
         self._path = path
-        self._ids: dict[PairKey, ReqId] = {}
+        self._ids: dict[ChildKey, ReqId] = {}
         self._last = REQIDS.start - 1
         self._dirty = False
         data = read_if_present(path)
@@ -44,10 +45,12 @@ class ReqIdTable:
     def _load(self, data: bytes) -> None:
         try:
             parsed = cast("dict[str, object]", json.loads(data))
-            entries = cast("list[list[object]]", parsed["pairs"])
-            for tunnel, peer, reqid in entries:
-                if isinstance(reqid, int) and owns_reqid(ReqId(reqid)):
-                    self._ids[PairKey(tunnel=TunnelUid(str(tunnel)), peer=NodeUid(str(peer)))] = ReqId(reqid)
+            pairs = cast("list[list[object]]", parsed["pairs"])
+            further = cast("list[list[object]]", parsed.get("further", []))
+            for tunnel, peer, reqid, index in (*((*pair, 0) for pair in pairs), *further):
+                if isinstance(reqid, int) and owns_reqid(ReqId(reqid)) and isinstance(index, int):
+                    key = ChildKey(tunnel=TunnelUid(str(tunnel)), peer=NodeUid(str(peer)), index=index)
+                    self._ids[key] = ReqId(reqid)
             last = parsed.get("last")
             if isinstance(last, int) and last in REQIDS:
                 self._last = last
@@ -57,11 +60,11 @@ class ReqIdTable:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def get(self, key: PairKey) -> ReqId | None:
+    def get(self, key: ChildKey) -> ReqId | None:
         return self._ids.get(key)
 
-    def assign(self, key: PairKey, in_kernel: Collection[int] = ()) -> ReqId:
-        """The pair's id, a new one if it has none. Raises OverflowError when 65,535 are in use."""
+    def assign(self, key: ChildKey, in_kernel: Collection[int] = ()) -> ReqId:
+        """The CHILD SA's id, a new one if it has none. Raises OverflowError when 65,535 are in use."""
         found = self._ids.get(key)
         if found is not None:
             return found
@@ -74,8 +77,8 @@ class ReqIdTable:
                 return candidate
         raise OverflowError(f"all {len(REQIDS)} request ids are in use")
 
-    def release(self, wanted: Collection[PairKey], in_kernel: Collection[int]) -> None:
-        """Forget the ids of pairs that are neither wanted nor in the kernel any more."""
+    def release(self, wanted: Collection[ChildKey], in_kernel: Collection[int]) -> None:
+        """Forget the ids of CHILD SAs that are neither wanted nor in the kernel any more."""
         for key in [k for k, reqid in self._ids.items() if k not in wanted and reqid not in in_kernel]:
             self._given.discard(self._ids.pop(key))
             self._dirty = True
@@ -83,8 +86,10 @@ class ReqIdTable:
     def save(self) -> None:
         """Write what changed. Raises OSError."""
         if self._dirty:
-            pairs = [[key.tunnel, key.peer, reqid] for key, reqid in self._ids.items()]
-            write_atomically(self._path, json.dumps({"last": self._last, "pairs": pairs}).encode())
+            pairs = [[key.tunnel, key.peer, reqid] for key, reqid in self._ids.items() if not key.index]
+            # Apart, as an agent of the version before knows one a pair only, and thinks other lines damaged.
+            further = [[key.tunnel, key.peer, reqid, key.index] for key, reqid in self._ids.items() if key.index]
+            write_atomically(self._path, json.dumps({"last": self._last, "pairs": pairs, "further": further}).encode())
             self._dirty = False
 
     def _candidates(self) -> Iterator[ReqId]:

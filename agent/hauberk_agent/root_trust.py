@@ -90,7 +90,5 @@ class RootTrust:
     def _cut(self, pair: Pair, link: Link, now: float) -> None:
         _log.warning("%s: cutting SAs: the root behind its certificate is trusted no longer", pair.name)
         self._caretaker.delete(link, "its root is trusted no longer", now)
-        self._caretaker.remove(pair, link.children())
-        link.child = None
-        link.replaced.clear()
+        self._caretaker.remove(pair, link.forget_children())
         self._lost(pair, link)

@@ -6,8 +6,8 @@ else, so that both always speak of the same peers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from hauberk_api.mesh import NonMembers
 from hauberk_api.names import NodeName, NodeUid, node_identity
 from hauberk_api.node import NodeSpec, Role, peers
 from hauberk_api.plan import PlannedTunnel
+from hauberk_api.tunnel import Traffic
 from hauberk_ike import IpAddress
 from hauberk_xfrm import IpNetwork
 
@@ -24,21 +25,27 @@ _Item = TypeVar("_Item", IpAddress, IpNetwork)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A node's addresses and pod networks, parsed and without what an earlier claimant holds."""
+    """A node's addresses and pod networks, parsed and without what an earlier claimant holds, and its tunnels."""
 
     name: NodeName
     uid: NodeUid
     addresses: tuple[IpAddress, ...]
     networks: tuple[IpNetwork, ...]
+    roles: Mapping[str, Role] = field(default_factory=dict[str, Role])
+    """Its part in each, by the tunnel's UID."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A node to share SAs with, in the oldest tunnel that both are in; `local` and `remote` are the outer addresses."""
+    """A node to share SAs with; `local` and `remote` are the outer addresses.
+
+    Of the tunnels that both are in, `tunnels` are those that carry the pair, oldest first: of each class of traffic
+    the oldest.
+    """
 
     place: Place
     identity: str
-    tunnel: PlannedTunnel
+    tunnels: tuple[PlannedTunnel, ...]
     local: IpAddress
     remote: IpAddress
 
@@ -47,8 +54,7 @@ class Peer:
 class Roster:
     """One node's view of the mesh.
 
-    `exempt` are known nodes whose pods may be spoken with in clear (nonMembers: Allow). Whoever is neither peer nor
-    exempt is blocked, as is every unknown address in `pod_range`. `problems` are sentences for the report.
+    `problems` are sentences for the report.
     """
 
     own: Place
@@ -56,11 +62,27 @@ class Roster:
     tunnels: tuple[PlannedTunnel, ...]
     """The tunnels that this node is in, oldest first."""
     peers: tuple[Peer, ...]
-    exempt: tuple[Place, ...]
     known: tuple[Place, ...]
     """Every other node, whatever its standing."""
+    revoked: frozenset[NodeUid]
+    """Of these, those that are shut out."""
+    non_members: NonMembers
     pod_range: tuple[IpNetwork, ...]
     problems: tuple[str, ...]
+
+    def exempt_from(self, traffic: Traffic) -> tuple[Place, ...]:
+        """The known nodes with which such traffic may pass in clear (nonMembers: Allow).
+
+        They share no tunnel for it with this node, and are not revoked. Whoever is neither peer nor exempt is blocked.
+        """
+        if self.non_members is NonMembers.DENY:
+            return ()
+        for_it = [tunnel.uid for tunnel in self.tunnels if tunnel.traffic.shares(traffic)]
+        return tuple(
+            place
+            for place in self.known
+            if place.uid not in self.revoked and not any(uid in place.roles for uid in for_it)
+        )
 
 
 class _Claims:
@@ -77,6 +99,7 @@ class _Claims:
             uid=NodeUid(spec.node_uid),
             addresses=self._claim(name, self._parse(name, spec.addresses, ip_address)),
             networks=self._claim(name, self._parse(name, spec.pod_cidrs, ip_network)),
+            roles={membership.tunnel: membership.role for membership in spec.memberships},
         )
 
     def _parse(self, name: NodeName, texts: Iterable[str], parse: Callable[[str], _Item]) -> Iterable[_Item]:
@@ -100,54 +123,55 @@ class _Claims:
 def compile_roster(desired: Desired) -> Roster | None:
     """The roster of a snapshot, or None while the mesh has no plan or does not know this node.
 
-    Two members of one tunnel peer unless both are spokes there. A node is exempt if it shares no tunnel with this one,
-    nonMembers is Allow, and it is not revoked.
+    Two members of one tunnel peer unless both are spokes there.
     """
     plan, own_spec = desired.plan, desired.own
     if plan is None or own_spec is None:
         return None
     claims = _Claims()
     own = claims.place(desired.own_name, own_spec)
-    own_roles = _roles(own_spec)
-    places = {name: claims.place(name, desired.nodes[name]) for name in sorted(desired.nodes) if name != own.name}
-    tunnels = tuple(tunnel for tunnel in plan.tunnels if tunnel.uid in own_roles)
+    places = [claims.place(name, desired.nodes[name]) for name in sorted(desired.nodes) if name != own.name]
+    tunnels = tuple(tunnel for tunnel in plan.tunnels if tunnel.uid in own.roles)
     peer_list: list[Peer] = []
-    exempt: list[Place] = []
     problems = claims.problems
-    revoked = frozenset(plan.revoked_nodes)
-    for name, place in places.items():
-        # By name too: a Node that registers again has an IPsecNode before the plan can have its UID.
-        if not revoked.isdisjoint((place.uid, place.name, own.uid, own.name)):
-            continue
-        roles = _roles(desired.nodes[name])
-        shared = [tunnel for tunnel in tunnels if tunnel.uid in roles]
-        if not shared:
-            if plan.non_members is NonMembers.ALLOW:
-                exempt.append(place)
-            continue
-        tunnel = next((t for t in shared if peers(own_roles[t.uid], roles[t.uid])), None)
-        if tunnel is None:
+    listed = frozenset(plan.revoked_nodes)
+    # By name too: a Node that registers again has an IPsecNode before the plan can have its UID.
+    revoked = frozenset(
+        place.uid for place in places if not listed.isdisjoint((place.uid, place.name, own.uid, own.name))
+    )
+    for place in places:
+        carried = _carried(tunnels, own, place)
+        if not carried or place.uid in revoked:
             continue
         ends = _outer_addresses(own, place)
         if ends is None:
-            problems.append(f"{own.name} and {name} have no address family in common")
+            problems.append(f"{own.name} and {place.name} have no address family in common")
             continue
         identity = node_identity(place.uid, plan.mesh)
-        peer_list.append(Peer(place=place, identity=identity, tunnel=tunnel, local=ends[0], remote=ends[1]))
+        peer_list.append(Peer(place=place, identity=identity, tunnels=carried, local=ends[0], remote=ends[1]))
     return Roster(
         own=own,
         own_identity=node_identity(own.uid, plan.mesh),
         tunnels=tunnels,
         peers=tuple(peer_list),
-        exempt=tuple(exempt),
-        known=tuple(places.values()),
-        pod_range=_pod_range(plan.pod_networks, (own, *places.values()), problems),
+        known=tuple(places),
+        revoked=revoked,
+        non_members=plan.non_members,
+        pod_range=_pod_range(plan.pod_networks, (own, *places), problems),
         problems=tuple(problems),
     )
 
 
-def _roles(spec: NodeSpec) -> dict[str, Role]:
-    return {membership.tunnel: membership.role for membership in spec.memberships}
+def _carried(tunnels: Iterable[PlannedTunnel], own: Place, other: Place) -> tuple[PlannedTunnel, ...]:
+    """The tunnels by which two nodes are peers: of each class of traffic the oldest."""
+    carried: list[PlannedTunnel] = []
+    for tunnel in tunnels:
+        role = other.roles.get(tunnel.uid)
+        if role is None or not peers(own.roles[tunnel.uid], role):
+            continue
+        if not any(tunnel.traffic.shares(older.traffic) for older in carried):
+            carried.append(tunnel)
+    return tuple(carried)
 
 
 def _outer_addresses(own: Place, other: Place) -> tuple[IpAddress, IpAddress] | None:

@@ -1,14 +1,18 @@
 """The sessions: with every peer exactly one IKE SA and one used SA per direction, come what may.
 
 Sans-IO, like the endpoint that it owns: bytes, time and chance come in, datagrams go out, states go to the kernel
-through the keeper. hauberk_agent.transport drives it. What is wanted and what the endpoint reports is acted on here;
-what is due for a pair is hauberk_agent.caretaker's, who is let in hauberk_agent.admission's, and what becomes of SAs
-whose root is trusted no longer hauberk_agent.root_trust's.
+through the keeper. hauberk_agent.transport drives it. What is wanted is acted on here; what the endpoint reports is
+hauberk_agent.endpoint_events', what is due for a pair hauberk_agent.caretaker's, who is let in
+hauberk_agent.admission's, and what becomes of SAs whose root is trusted no longer hauberk_agent.root_trust's.
 
 **Who begins.** The node whose name sorts first initiates at once, the other after a bounded, jittered wait. A node
 that starts with a kernel without SAs initiates at once whatever its name, and says INITIAL_CONTACT.
 
-**Replacing.** Rekeying, new credentials, changed wishes and restarts are all one thing: a new IKE SA with its child,
+**Children.** An IKE SA carries a CHILD SA for each tunnel that a pair shares, or several. Its initiator asks for all
+of them, one after the other; its responder asks for what it misses after a while. One that a tunnel brings later is
+made on the IKE SA that there is, and one that nobody wants any more is deleted there.
+
+**Replacing.** Rekeying, new credentials, changed wishes and restarts are all one thing: a new IKE SA with its children,
 made before the old one is broken. Its responder installs the inbound SA before it answers and the outbound one only
 when the old SAs are deleted, a packet has come in on the new one, or a short time is over; its initiator installs both
 and deletes the old IKE SA. Which of two links stays is decided in hauberk_agent.link.judge; the losing one's
@@ -27,44 +31,30 @@ from dataclasses import replace
 from datetime import datetime
 from math import inf
 from random import Random
-from typing import assert_never
 
 from hauberk_agent.admission import Admission
 from hauberk_agent.caretaker import Caretaker
+from hauberk_agent.endpoint_events import EndpointEvents
 from hauberk_agent.found_states import FoundStates
 from hauberk_agent.keeper import Kernel, StateKeeper
-from hauberk_agent.link import Child, Link, Verdict, judge
-from hauberk_agent.pair import Pair, PairSpec
+from hauberk_agent.link import Child
+from hauberk_agent.pair import ChildSpec, Pair, PairSpec
 from hauberk_agent.pair_table import PairTable
 from hauberk_agent.root_trust import RootTrust
 from hauberk_agent.times import Times
 from hauberk_api.names import NodeUid
-from hauberk_api.report import UnwellReason
 from hauberk_ike import (
-    ChildSaDown,
-    ChildSaFailed,
-    ChildSaUp,
     Credentials,
     Datagram,
-    DownReason,
     Encapsulation,
     EndpointSettings,
-    Event,
     IkeEndpoint,
     IkeProposal,
-    IkeSaDown,
-    IkeSaId,
-    IkeSaMoved,
-    IkeSaRekeyed,
-    IkeSaUp,
     IpAddress,
-    PeerRefused,
-    ReauthenticationNeeded,
-    RefusalsWithheld,
     SocketAddress,
     UnknownIkeSa,
 )
-from hauberk_xfrm import MappingChange, Spi, StateDump, XfrmError
+from hauberk_xfrm import MappingChange, Spi, StateDump
 
 _log = logging.getLogger("hauberk.sessions")
 _DEFAULT_TIMES = Times()
@@ -108,10 +98,22 @@ class Sessions:
             max_attempts=max_attempts,
             changed=lambda: self.on_change(),
         )
-        self._root_trust = RootTrust(
-            pairs=self._pairs, caretaker=self._caretaker, times=times, chance=chance, lost=self._replace_lost
-        )
         self.admission = Admission(pairs=self._pairs, keeper=self._keeper, caretaker=self._caretaker)
+        self._events = EndpointEvents(
+            pairs=self._pairs,
+            keeper=self._keeper,
+            caretaker=self._caretaker,
+            admission=self.admission,
+            times=times,
+            chance=chance,
+        )
+        self._root_trust = RootTrust(
+            pairs=self._pairs,
+            caretaker=self._caretaker,
+            times=times,
+            chance=chance,
+            lost=lambda pair, link: self._events.replace_lost(pair, link, self._now),
+        )
 
     # What is wanted, and by whom.
 
@@ -183,13 +185,16 @@ class Sessions:
         self._now = now
         for pair in self._pairs.values():
             for link in pair.links.values():
-                child = link.child
-                if child is None or child.spi_in is None or self._endpoint is None or link.deleting:
+                if self._endpoint is None or link.deleting:
                     continue
-                if (destination, spi) in ((child.local, child.spi_in), (child.remote, child.spi_out)):
-                    self._endpoint.rekey_child(link.ike_sa, child.spi_in, now=now)
-                    self._drain()
-                    return
+                for child in link.children.values():
+                    if child.spi_in is not None and (destination, spi) in (
+                        (child.local, child.spi_in),
+                        (child.remote, child.spi_out),
+                    ):
+                        self._endpoint.rekey_child(link.ike_sa, child.spi_in, now=now)
+                        self._drain()
+                        return
 
     def follow(self, change: MappingChange, now: float) -> None:
         """An authentic ESP packet of a peer has come from elsewhere: the NAT before it has given it another port.
@@ -224,9 +229,8 @@ class Sessions:
             current = pair.current
             if (
                 current is not None
-                and current.child is not None
                 and pair.attempt is None
-                and self._keeper.vanished(current.child, present)
+                and any(self._keeper.vanished(child, present) for child in current.children.values())
             ):
                 _log.warning("%s: an SA is missing in the kernel, replacing it", pair.name)
                 pair.rekey_at = now
@@ -287,304 +291,74 @@ class Sessions:
         else:
             wait = self._chance.uniform(*times.fresh_wait)
         pair.initiate_at = self._now + wait
-        pair.unwell_since = None if pair.well else self._now
+        for label, standing in pair.standings.items():
+            standing.unwell_since = None if pair.is_well(label) else self._now
         self._service(pair)
 
     def _change(self, pair: Pair, spec: PairSpec) -> None:
-        old, pair.spec = pair.spec, spec
+        old = pair.spec
+        pair.follow(spec)
         if replace(old, peer=spec.peer) == spec:
             return  # what the SAs were agreed on, and how long they may live, is as before
-        wait = 0.0 if spec.initiates else self._chance.uniform(*self._times.fresh_wait)
-        if pair.current is None:
-            pair.initiate_at = self._now + wait
+        before = {child.label: child for child in old.children}
+        for label, child in before.items():
+            if label not in pair.standings:
+                self._end_child(pair, child)
+        added = [child for child in spec.children if child.label not in before]
+        for orphan in self._found.claim(spec, self._now):
+            self._keeper.adopt(orphan)
+            pair.orphans.append(orphan)
+        wait = (0.0, 0.0) if spec.initiates else self._times.fresh_wait
+        kept = [child for child in spec.children if child not in added]
+        if spec.agrees_on_links(old) and all(before[child.label] == child for child in kept):
+            self._reconfigure(pair)
+            self._caretaker.plan_missing(pair, self._now, wait)
+            if pair.current is not None and pair.current.children:
+                self._events.plan_rekey(pair, pair.current)
+        elif pair.current is None:
+            pair.initiate_at = self._now + self._chance.uniform(*wait)
         else:
-            pair.rekey_at = self._now + wait
+            pair.rekey_at = self._now + self._chance.uniform(*wait)
         self._service(pair)
+
+    def _reconfigure(self, pair: Pair) -> None:
+        """Its IKE SAs go on, with other children to be had."""
+        for link in pair.links.values():
+            link.config = replace(pair.spec.config, initial_contact=link.config.initial_contact)
+            if self._endpoint is not None:
+                with suppress(UnknownIkeSa):  # it is ending
+                    self._endpoint.reconfigure(link.ike_sa, link.config)
+
+    def _end_child(self, pair: Pair, spec: ChildSpec) -> None:
+        """A tunnel does not carry this pair any more: DELETE, then the states."""
+        for link in pair.links.values():
+            children = [child for child in link.every_child() if child.label == spec.label]
+            for child in children:
+                if child.spi_in is not None and self._endpoint is not None:
+                    with suppress(UnknownIkeSa):
+                        self._endpoint.delete_child(link.ike_sa, child.spi_in, now=self._now)
+            link.children.pop(spec.label, None)
+            link.asked.discard(spec.label)
+            link.replaced = [child for child in link.replaced if child.label != spec.label]
+            self._caretaker.remove(pair, children)
+        self._caretaker.remove(pair, [child for child in pair.orphans if child.label == spec.label])
+        pair.orphans = [child for child in pair.orphans if child.label != spec.label]
+        self._caretaker.attempt(pair, lambda: self._keeper.remove_lingering(spec.reqid))
 
     def _end(self, pair: Pair) -> None:
         _log.info("%s: no longer a peer, removing its SAs", pair.name)
         for link in list(pair.links.values()):
             self._caretaker.delete(link, "no longer a peer", self._now)
         self._caretaker.remove(pair, pair.children())
-        self._caretaker.attempt(pair, lambda: self._keeper.remove_lingering(pair.spec.reqid))
-
-    # What the endpoint reports.
+        for child in pair.spec.children:
+            self._caretaker.attempt(pair, lambda child=child: self._keeper.remove_lingering(child.reqid))
 
     def _drain(self) -> None:
         """Acts on all events: before any datagram leaves, so that inbound SAs are there before answers are."""
         endpoint = self._endpoint
         while endpoint is not None and (event := endpoint.next_event()) is not None:
-            self._act(event)
-
-    def _act(self, event: Event) -> None:
-        match event:
-            case IkeSaUp():
-                self._ike_sa_up(event)
-            case IkeSaMoved():
-                self._ike_sa_moved(event)
-            case IkeSaRekeyed():
-                self._ike_sa_rekeyed(event)
-            case ReauthenticationNeeded():
-                self._reauthentication_needed(event)
-            case ChildSaUp():
-                self._child_sa_up(event)
-            case ChildSaDown():
-                self._child_sa_down(event)
-            case ChildSaFailed():
-                self._child_sa_failed(event)
-            case IkeSaDown():
-                self._ike_sa_down(event)
-            case PeerRefused():
-                _log.warning("refused %s (%s): %s: %s", event.remote, event.identity, event.reason, event.message)
-            case RefusalsWithheld():
-                _log.warning("refused %d more within %.0f s: %s", event.count, event.seconds, event.summary)
-            case _:
-                assert_never(event)
-
-    def _ike_sa_up(self, event: IkeSaUp) -> None:
-        self._caretaker.attempt_ended(event.ike_sa)
-        pair = self._pairs.of(event.peer)
-        if pair is None:
-            self._delete_unknown(event.ike_sa)
-            return
-        link = pair.links.get(event.ike_sa)
-        if link is None:
-            link = Link(
-                ike_sa=event.ike_sa,
-                ours=False,
-                started_at=self._now,
-                config=event.peer,
-                initial_contact=event.initial_contact,
-            )
-            pair.links[event.ike_sa] = link
-            self._pairs.bind(event.ike_sa, pair)
-        link.up_at = self._now
-        link.proposal = event.proposal
-        link.root = event.certificate_root
-        # Until it has its child it is of no use; then this is taken back.
-        link.lost_at = self._now
-        self._service(pair)
-
-    def _ike_sa_moved(self, event: IkeSaMoved) -> None:
-        """The peer is somewhere else: behind another port its states follow it, else they are replaced."""
-        pair = self._pairs.of_link(event.ike_sa)
-        link = pair.links.get(event.ike_sa) if pair is not None else None
-        if pair is None or link is None or link.child is None:
-            return
-        try:
-            # All are tried, as those that rekeys have left over may still send.
-            moved = [self._follows(child, event) for child in link.children()]
-            follows = all(moved)
-        except XfrmError as error:
-            _log.warning("%s: %s", pair.name, error)
-            follows = False
-        _log.info("%s: is at %s now%s", pair.name, event.remote, "" if follows else ", replacing its SAs")
-        if not follows and link is pair.current:
-            pair.rekey_at = self._now
-            self._service(pair)
-
-    def _follows(self, child: Child, event: IkeSaMoved) -> bool:
-        """Whether a child's states could be given the new ports. Raises XfrmError."""
-        return (
-            (event.local.host, event.remote.host) == (child.local, child.remote)
-            and child.encapsulation is not None
-            and event.encapsulation is not None
-            and self._keeper.move(child, event.encapsulation)
-        )
-
-    def _ike_sa_rekeyed(self, event: IkeSaRekeyed) -> None:
-        """The link goes on under another handle. Who initiated it first still counts: both ends remember that alike."""
-        pair = self._pairs.unbind(event.old)
-        link = pair.links.pop(event.old, None) if pair is not None else None
-        if pair is None or link is None:
-            self._delete_unknown(event.new)
-            return
-        link.ike_sa, link.proposal = event.new, event.proposal
-        pair.links[event.new] = link
-        self._pairs.bind(event.new, pair)
-
-    def _reauthentication_needed(self, event: ReauthenticationNeeded) -> None:
-        """The peer can't rekey: another IKE SA takes this one's place."""
-        pair = self._pairs.of_link(event.ike_sa)
-        if pair is not None and pair.current is not None and pair.current.ike_sa == event.ike_sa:
-            pair.rekey_at = self._now
-            self._service(pair)
-
-    def _child_sa_up(self, event: ChildSaUp) -> None:
-        pair = self._pairs.of_link(event.ike_sa)
-        link = pair.links.get(event.ike_sa) if pair is not None else None
-        if pair is None or link is None or link.deleting:
-            self.admission.release_spi(event.spi_in, event.peer)
-            return
-        rekeyed = any(child.spi_in == event.rekeyed_spi_in for child in link.children())
-        if link.child is not None and not rekeyed:
-            # One child a link: a second one is the peer's idea alone.
-            self.admission.release_spi(event.spi_in, event.peer)
-            if self._endpoint is not None:
-                self._endpoint.delete_child(event.ike_sa, event.spi_in, now=self._now)
-            return
-        spec = pair.spec
-        try:
-            child = self._keeper.install_inbound(
-                event,
-                local=event.peer.local.host,
-                remote=event.peer.remote.host,
-                reqid=spec.reqid,
-                hard_seconds=spec.hard_seconds,
-                now=self._now,
-            )
-        except XfrmError as error:
-            self._caretaker.fail(pair, UnwellReason.KERNEL_REFUSED, str(error))
-            self._caretaker.delete(link, "the kernel refused the SA", self._now)
-            self._caretaker.retry(pair, self._now)
-            return
-        child.root = link.root
-        if link.child is not None:
-            self._rekeyed(pair, link, child, event)
-        else:
-            link.child = child
-            link.lost_at = None
-            self._prefer(pair, link)
-        self._service(pair)
-
-    def _rekeyed(self, pair: Pair, link: Link, child: Child, event: ChildSaUp) -> None:
-        """A link's child has a successor. As responder we go on sending with the old one until the peer deletes it."""
-        if event.redundant or link.child is None:
-            link.replaced.append(child)
-            return
-        link.replaced.append(link.child)
-        link.child = child
-        if link is pair.current:
-            at_once = event.initiator or not pair.sends()
-            link.outbound_at = self._now + (0.0 if at_once else self._times.outbound_wait)
-            pair.rekey_at = self._now + pair.spec.rekey_seconds * self._rekey_share(link)
-
-    def _prefer(self, pair: Pair, link: Link) -> None:
-        """A link has its child: is it the current one now?"""
-        current = pair.current
-        if current is not None and current.child is not None:
-            verdict = judge(
-                link,
-                current,
-                own_is_lower=pair.spec.own_is_lower,
-                now=self._now,
-                crossing_seconds=self._times.crossing,
-            )
-            crossed = verdict is not Verdict.REPLACES
-            if verdict is Verdict.YIELDS:
-                link.lost_at, link.concurrent = self._now, crossed
-                return
-            current.lost_at, current.concurrent = self._now, crossed
-        pair.current = link
-        if link.ours or link.initial_contact or not pair.sends():
-            link.outbound_at = self._now
-        else:
-            link.outbound_at = self._now + self._times.outbound_wait
-        pair.initiate_at = None
-        pair.rekey_at = self._now + pair.spec.rekey_seconds * self._rekey_share(link)
-
-    def _rekey_share(self, link: Link) -> float:
-        """The link's initiator replaces it first; the other end only if that doesn't happen."""
-        return self._chance.uniform(0.80, 0.88) if link.ours else self._chance.uniform(0.92, 0.98)
-
-    def _child_sa_down(self, event: ChildSaDown) -> None:
-        pair = self._pairs.of_link(event.ike_sa)
-        link = pair.links.get(event.ike_sa) if pair is not None else None
-        if pair is None or link is None:
-            return
-        child = link.take(event.spi_in)
-        if child is None and (link.child is None or link.child.spi_in != event.spi_in):
-            return
-        if child is not None:
-            if link is pair.current and child.outbound:
-                self._caretaker.install_outbound(pair, link, self._now)
-        elif link.replaced:
-            # Its rekey came to nothing: the one before stays.
-            child, link.child = link.child, link.replaced.pop(0)
-            if link is pair.current:
-                self._caretaker.install_outbound(pair, link, self._now)
-        else:
-            child, link.child = link.child, None
-            self._replace_lost(pair, link)
-            # A link without its child is of no use to this version.
-            link.lost_at = self._now
-        if child is not None:
-            self._retire(pair, child)
-        self._service(pair)
-
-    def _retire(self, pair: Pair, child: Child) -> None:
-        until = self._now + self._times.linger
-        self._caretaker.attempt(pair, lambda: self._keeper.retire(child, until=until))
-
-    def _child_sa_failed(self, event: ChildSaFailed) -> None:
-        pair = self._pairs.of_link(event.ike_sa)
-        if pair is None:
-            return
-        self._caretaker.fail(pair, _reason_of(event.reason), f"no CHILD SA: {event.reason}")
-        link = pair.links.get(event.ike_sa)
-        if link is not None and event.rekeyed_spi_in is None:
-            self._caretaker.delete(link, "no CHILD SA", self._now)
-        self._caretaker.retry(pair, self._now)
-
-    def _ike_sa_down(self, event: IkeSaDown) -> None:
-        self._caretaker.attempt_ended(event.ike_sa)
-        pair = self._pairs.unbind(event.ike_sa)
-        link = pair.links.pop(event.ike_sa, None) if pair is not None else None
-        if pair is None or link is None:
-            return
-        children = link.children()
-        link.child = None
-        link.replaced.clear()
-        if link.up_at is None:
-            if pair.current is None and (pair.failure is None or pair.failure.message != event.message):
-                self._caretaker.fail(pair, _reason_of(event.message), event.message)
-            self._caretaker.retry(pair, self._now)
-            return
-        unreachable = event.reason is DownReason.UNREACHABLE
-        if unreachable and link is pair.current:
-            # It answers no more, but its SAs may well work: they stay until they are replaced.
-            pair.orphans += children
-            children.clear()
-        if link is pair.current and unreachable:
-            self._caretaker.fail(pair, UnwellReason.UNREACHABLE, event.message)
-        self._replace_lost(pair, link)
-        for child in children:
-            self._retire(pair, child)
-        self._service(pair)
-
-    def _replace_lost(self, pair: Pair, link: Link) -> None:
-        """The link is no more: another one with a child takes its place, or a new attempt is planned."""
-        if link is not pair.current:
-            return
-        others = [other for other in pair.links.values() if other.child is not None and not other.deleting]
-        pair.current = max(others, key=lambda other: other.started_at, default=None)
-        if pair.current is not None:
-            pair.current.lost_at, pair.current.concurrent = None, False
-            pair.current.outbound_at = self._now
-            self._caretaker.install_outbound(pair, pair.current, self._now)
-            pair.rekey_at = self._now + pair.spec.rekey_seconds * self._rekey_share(pair.current)
-            return
-        pair.rekey_at = None
-        if pair.attempt is None:
-            first = pair.spec.initiates
-            pair.initiate_at = self._now + (0.0 if first else self._chance.uniform(*self._times.fresh_wait))
-
-    def _delete_unknown(self, ike_sa: IkeSaId) -> None:
-        if self._endpoint is not None:
-            try:
-                self._endpoint.delete(ike_sa, now=self._now, reason="no longer a peer")
-            except UnknownIkeSa:
-                return
+            self._events.act(event, self._now)
 
     def _service(self, pair: Pair) -> None:
         """Something about the pair has changed."""
         self._caretaker.service(pair, self._now)
-
-
-def _reason_of(text: str) -> UnwellReason:
-    """What kind of failure the endpoint's words are about: they hold the name of the peer's Notify, if it sent one."""
-    if "NO_PROPOSAL_CHOSEN" in text or "TS_UNACCEPTABLE" in text:
-        return UnwellReason.NO_PROPOSAL_CHOSEN
-    if any(word in text for word in ("AUTHENTICATION_FAILED", "certificate", "signature", "identity")):
-        return UnwellReason.AUTHENTICATION_FAILED
-    return UnwellReason.UNREACHABLE

@@ -79,8 +79,16 @@ def _peer(pair: Pair, states: _States, now: float) -> _Document:
     current = pair.current
     return {
         "node": pair.name,
-        "tunnel": pair.spec.peer.tunnel.name,
-        "reqid": pair.spec.reqid,
+        "tunnel": ", ".join(dict.fromkeys(tunnel.name for tunnel in pair.spec.peer.tunnels)),
+        "reqid": pair.spec.children[0].reqid,
+        "tunnels": [
+            {
+                "name": pair.spec.tunnel_name(each.tunnel),
+                "well": each.unwell_since is None,
+                "lastError": f"{each.failure.reason}: {each.failure.message}" if each.failure is not None else None,
+            }
+            for each in pair.tunnels()
+        ],
         "local": str(pair.spec.peer.local),
         "remote": str(pair.spec.peer.remote),
         "well": pair.well,
@@ -93,15 +101,24 @@ def _peer(pair: Pair, states: _States, now: float) -> _Document:
             "seconds": round(now - (current.up_at or now), 1),
         },
         "attempting": pair.attempt is not None,
-        "children": [_child(child, states) for child in pair.children()],
+        "children": [_child(child, pair, states) for child in pair.children()],
         "lastError": f"{pair.failure.reason}: {pair.failure.message}" if pair.failure is not None else None,
     }
 
 
-def _child(child: Child, states: _States) -> _Document:
+def _child(child: Child, pair: Pair, states: _States) -> _Document:
     inbound = states.get((child.local, child.spi_in)) if child.spi_in is not None else None
     outbound = states.get((child.remote, child.spi_out)) if child.spi_out is not None else None
-    return {"proposal": child.proposal, "in": _state(inbound), "out": _state(outbound)}
+    standing = pair.standings.get(child.label)
+    return {
+        "tunnel": pair.spec.tunnel_name(standing.spec.key.tunnel) if standing is not None else "",
+        "index": standing.spec.key.index if standing is not None else 0,
+        "mode": child.mode.name.lower(),
+        "reqid": child.reqid,
+        "proposal": child.proposal,
+        "in": _state(inbound),
+        "out": _state(outbound),
+    }
 
 
 def _state(state: StateDump | None) -> _Document | None:
@@ -165,6 +182,10 @@ def _peer_lines(peer: _Document) -> Iterator[str]:
     if peer["ike"] is not None:
         how += f", IKE SA for {peer['ike']['seconds']:.0f} s"
     yield f"  peer       {peer['node']} ({peer['remote']}), tunnel {peer['tunnel']}: {how}"
+    for tunnel in peer.get("tunnels", [])[1:] and peer["tunnels"]:
+        yield f"    tunnel   {tunnel['name']}: {'encrypted' if tunnel['well'] else 'NOT encrypted'}" + (
+            f", {tunnel['lastError']}" if tunnel["lastError"] else ""
+        )
     for child in peer["children"]:
         for direction in ("in", "out"):
             state = child[direction]

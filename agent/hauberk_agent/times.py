@@ -15,6 +15,8 @@ class Times:
     """Before SAs of an earlier run are replaced: by the first node,"""
     adopted_wait_second: tuple[float, float] = (2.0, 4.0)
     """and by the second."""
+    create_wait: tuple[float, float] = (2.0, 4.0)
+    """Before the responder of an IKE SA asks for the children that its initiator has not asked for."""
     retry_first: float = 1.0
     retry_longest: float = 30.0
     outbound_wait: float = 3.0

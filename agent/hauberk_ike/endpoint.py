@@ -165,6 +165,13 @@ class IkeEndpoint:
         sa.start_when_established(CreateChildSa(child, packet=packet), now)
         self._registry.settle(sa)
 
+    def reconfigure(self, ike_sa: IkeSaId, peer: PeerConfig) -> None:
+        """From now on other CHILD SAs may be had with a peer: its configuration's. Those that there are stay.
+
+        The configuration is the same in all else; what is under way goes on with the one before. Raises UnknownIkeSa.
+        """
+        self._find_open(ike_sa).peer = peer
+
     def rekey_child(self, ike_sa: IkeSaId, spi_in: int, *, now: float) -> None:
         """Replaces the CHILD SA whose inbound SPI is `spi_in`, as its kernel states' soft limits ask for.
 

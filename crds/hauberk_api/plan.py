@@ -13,7 +13,7 @@ from pydantic import Field
 
 from hauberk_api.mesh import Curve, NonMembers
 from hauberk_api.model import Model
-from hauberk_api.tunnel import Encapsulation, Enforcement, Esp, Ike, Topology, TunnelMode
+from hauberk_api.tunnel import Encapsulation, Enforcement, Esp, Ike, Topology, Traffic, TunnelMode
 
 
 class Phase(StrEnum):
@@ -51,13 +51,14 @@ def final_phase(enforcement: Enforcement) -> Phase:
 
 
 class PlannedTunnel(Model):
-    """One tunnel as the agents carry it out. Its traffic is the pod network."""
+    """One tunnel as the agents carry it out."""
 
     name: str
     uid: str
     generation: int
     phase: Phase
     topology: Topology = Topology.FULL_MESH
+    traffic: Traffic = Traffic()
     mode: TunnelMode = TunnelMode.TUNNEL
     enforcement: Enforcement = Enforcement.STRICT
     encapsulation: Encapsulation = Encapsulation.AUTO

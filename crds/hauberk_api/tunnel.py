@@ -5,7 +5,10 @@ crds/ipsectunnels.yaml is the schema; the defaults here must be the same (tests/
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
 from pydantic import Field
@@ -97,6 +100,33 @@ class Traffic(Model):
     subnets: tuple[str, ...] = ()
     protocol: str | None = None
     ports: PortRange | None = None
+
+    def shares(self, other: Traffic) -> bool:
+        """Whether both are of one class: a packet may belong to either, and of two tunnels one must carry it.
+
+        A narrower class is another one: an overlay's packets are not those of Host, though they pass between hosts.
+        """
+        if self.type is not other.type or (self.protocol and other.protocol and self.protocol != other.protocol):
+            return False
+        match self.type:
+            case TrafficType.OVERLAY:
+                return self.overlay is None or other.overlay is None or self.overlay.port == other.overlay.port
+            case TrafficType.SUBNETS:
+                return _overlap(self.subnets, other.subnets)
+            case TrafficType.POD_NETWORK | TrafficType.HOST:
+                return True
+
+
+def _overlap(some: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether two lists of networks have an address in common. What is no network has none."""
+    parsed = [list(_networks(texts)) for texts in (some, others)]
+    return any(one.version == other.version and one.overlaps(other) for one in parsed[0] for other in parsed[1])
+
+
+def _networks(texts: Iterable[str]) -> Iterator[IPv4Network | IPv6Network]:
+    for text in texts:
+        with suppress(ValueError):
+            yield ip_network(text)
 
 
 class Ike(Model):

@@ -176,6 +176,7 @@ def _plan(tunnel: TunnelFacts, spec: TunnelSpec) -> PlannedTunnel:
         generation=tunnel.generation,
         phase=Phase.ACCEPT,
         topology=spec.topology,
+        traffic=spec.traffic,
         mode=spec.mode,
         enforcement=spec.enforcement,
         encapsulation=spec.encapsulation,

@@ -146,6 +146,14 @@ class FakeKernel:
                 return self.states[key]
         return None
 
+    def all_outbound(self, destination: IpAddress) -> list[StateDump]:
+        """Of each reqid, the state that its packets to that address leave with."""
+        newest: dict[ReqId, StateDump] = {}
+        for key in self.order:
+            if key[0] == destination:
+                newest[self.states[key].reqid] = self.states[key]
+        return list(newest.values())
+
     def take(self, destination: IpAddress, spi: Spi) -> bool:
         """A packet arrives: whether there is a complete state for it."""
         state = self.states.get((destination, spi))

@@ -10,9 +10,23 @@ from hauberk_api.mesh import NonMembers
 from hauberk_api.names import NodeName
 from hauberk_api.node import Membership, NodeSpec, Role
 from hauberk_api.plan import Phase, Plan, PlannedTunnel
-from hauberk_api.tunnel import DEFAULT_IKE_PROPOSALS, Encapsulation, Enforcement, Esp, Ike
+from hauberk_api.tunnel import (
+    DEFAULT_IKE_PROPOSALS,
+    Encapsulation,
+    Enforcement,
+    Esp,
+    Ike,
+    Overlay,
+    OverlayProtocol,
+    Traffic,
+    TrafficType,
+    TunnelMode,
+)
 
 TUNNEL = "tunnel-a"
+POD_NETWORK = Traffic()
+HOST = Traffic(type=TrafficType.HOST)
+VXLAN = Traffic(type=TrafficType.OVERLAY, overlay=Overlay(protocol=OverlayProtocol.VXLAN, port=4789))
 
 
 def tunnel(
@@ -27,12 +41,16 @@ def tunnel(
     rekey_packets: int | None = None,
     encapsulation: Encapsulation = Encapsulation.AUTO,
     ike_proposals: tuple[str, ...] = DEFAULT_IKE_PROPOSALS,
+    traffic: Traffic = POD_NETWORK,
+    mode: TunnelMode = TunnelMode.TUNNEL,
 ) -> PlannedTunnel:
     return PlannedTunnel(
         name=f"name of {uid}",
         uid=uid,
         generation=generation,
         phase=phase,
+        traffic=traffic,
+        mode=mode,
         enforcement=enforcement,
         encapsulation=encapsulation,
         ike=Ike(proposals=ike_proposals, dpd_seconds=dpd_seconds),

@@ -18,15 +18,17 @@ from random import Random
 from typing import NamedTuple
 
 from hauberk_agent.pairing import pair_specs
-from hauberk_agent.roster import Peer, Roster
+from hauberk_agent.reqid import ChildKey
+from hauberk_agent.roster import Roster
 from hauberk_agent.sessions import Sessions
 from hauberk_api.names import NodeUid, node_identity
 from hauberk_api.node import NodeSpec
+from hauberk_api.plan import PlannedTunnel
 from hauberk_api.tunnel import DEFAULT_IKE_PROPOSALS, Encapsulation
 from hauberk_ike import Credentials, Datagram, IpAddress, SocketAddress
 from hauberk_xfrm import ReqId, Spi
 from tests.unit.agent.fake_kernel import FakeKernel
-from tests.unit.agent.mesh import node, plan, roster, tunnel
+from tests.unit.agent.mesh import TUNNEL, node, plan, roster, tunnel
 from tests.unit.ike.authority import TODAY, Authority
 
 LATENCY_SECONDS = 0.002
@@ -56,6 +58,8 @@ class Party:
         self.kernel = FakeKernel()
         self.sessions: Sessions | None = None
         self.listens = True
+        self.tunnels: tuple[PlannedTunnel, ...] | None = None
+        """What this node believes of the network's further tunnels, if that is something else."""
 
     @property
     def alive(self) -> Sessions:
@@ -84,7 +88,9 @@ class Party:
         self.kernel = FakeKernel()
 
     def roster(self, members: Sequence[int], **spec: NodeSpec) -> Roster:
-        nodes = {f"n{number}": node(number) for number in members}
+        further = self.network.tunnels if self.tunnels is None else self.tunnels
+        memberships = (TUNNEL, *(each.uid for each in further))
+        nodes = {f"n{number}": node(number, tunnels=memberships) for number in members}
         settings = tunnel(
             rekey_seconds=self.network.rekey_seconds,
             rekey_packets=self.network.rekey_packets,
@@ -92,7 +98,7 @@ class Party:
             ike_proposals=self.network.ike_proposals,
             dpd_seconds=self.network.dpd_seconds,
         )
-        return roster(self.name, plan(settings), **{**nodes, **spec})
+        return roster(self.name, plan(settings, *further), **{**nodes, **spec})
 
     def want(self, members: Sequence[int]) -> None:
         """Follows a plan in which these nodes are members."""
@@ -100,8 +106,9 @@ class Party:
         self.alive.set_wanted(specs, self.network.now)
         self.flush()
 
-    def reqid(self, peer: Peer) -> ReqId:
-        return ReqId(0x48000000 + int(peer.place.name[1:]))
+    def reqid(self, key: ChildKey) -> ReqId:
+        uids = (TUNNEL, *(each.uid for each in self.network.tunnels))
+        return ReqId(0x48000000 + 0x1000 * uids.index(key.tunnel) + 0x100 * key.index + int(key.peer[len("uid-") :]))
 
     def flush(self) -> None:
         if self.sessions is not None:
@@ -142,6 +149,8 @@ class Network:
         self.encapsulation = Encapsulation.AUTO
         self.ike_proposals: tuple[str, ...] = DEFAULT_IKE_PROPOSALS
         self.dpd_seconds = 10
+        self.tunnels: tuple[PlannedTunnel, ...] = ()
+        """Beside the one that all nodes are in."""
         self.has_traffic = True
         self.service_seconds = 0.0
         """How long a node works on each datagram, one after the other: in a storm they wait."""
@@ -267,8 +276,7 @@ class Network:
     def _exchange_traffic(self) -> None:
         """One packet each way between all pairs that have SAs. It arrives at once: what counts is who knows which."""
         for one, other in permutations(self.parties, 2):
-            state = one.kernel.outbound(one.address(other))
-            if state is not None:
+            for state in one.kernel.all_outbound(one.address(other)):
                 one.kernel.take(state.destination, state.spi)
                 self.flow.sent += 1
                 if not other.kernel.take(state.destination, state.spi):
@@ -283,13 +291,14 @@ class Network:
         return {state.spi for state in party.kernel.complete_states()}
 
     def disagreements(self) -> list[str]:
-        """Directed pairs that do not have exactly one SA that both know, or an IKE SA too many."""
+        """Directed pairs that do not have exactly one SA a child that both know, or an IKE SA too many."""
         faults: list[str] = []
         for one, other in permutations(self.parties, 2):
             source, destination = one.address(one), one.address(other)
             sends = {s.spi for s in one.kernel.complete_states() if s.destination == destination}
             takes = {s.spi for s in other.kernel.complete_states() if s.source == source}
-            if len(sends) != 1 or sends != takes:
+            wanted = sum(len(pair.spec.children) for pair in one.alive.pairs if pair.name == other.name)
+            if len(sends) != wanted or sends != takes:
                 faults.append(f"{one.name}->{other.name}: sends {sorted(sends)}, takes {sorted(takes)}")
         for party in self.parties:
             faults.extend(

@@ -13,25 +13,30 @@ import pytest
 
 from hauberk_agent.ownership import PRIORITIES, owns_policy
 from hauberk_agent.policy import desired_policies
-from hauberk_agent.roster import Peer, Roster
+from hauberk_agent.reqid import ChildKey
+from hauberk_agent.roster import Roster
 from hauberk_api.mesh import NonMembers
-from hauberk_api.names import NodeUid
+from hauberk_api.names import NodeUid, TunnelUid
 from hauberk_api.node import Role
 from hauberk_api.plan import Phase
 from hauberk_xfrm import Action, Direction, Policy, ReqId, diff_policies
-from tests.unit.agent.mesh import node, plan, roster, tunnel
+from tests.unit.agent.mesh import TUNNEL, node, plan, roster, tunnel
 
 IN, OUT, FWD = Direction.IN, Direction.OUT, Direction.FWD
 POD1, POD2, POD9 = "10.244.1.5", "10.244.2.5", "10.244.9.5"
 OUTSIDE = "192.0.2.80"
 
 
-def reqid(peer: Peer) -> ReqId:
-    return ReqId(0x48000000 + int(peer.place.name[1:]))
+def reqid(key: ChildKey) -> ReqId:
+    return ReqId(0x48000000 + int(key.peer.removeprefix("uid-")))
 
 
 def policies(found: Roster, sendable: Collection[str] = ()) -> tuple[Policy, ...]:
-    return desired_policies(found, reqid, sendable={NodeUid(uid) for uid in sendable})
+    return desired_policies(found, reqid, sendable={key(uid) for uid in sendable})
+
+
+def key(uid: str) -> ChildKey:
+    return ChildKey(tunnel=TunnelUid(TUNNEL), peer=NodeUid(uid))
 
 
 def lookup(

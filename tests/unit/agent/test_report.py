@@ -35,8 +35,16 @@ def mesh(size: int = 3) -> Roster:
 
 
 def pairs(found: Roster, *, unwell_since: float | None = None) -> list[Pair]:
-    specs = pair_specs(found, lambda peer: ReqId(0x48000000 + int(peer.place.name[1:])), port=500)
-    return [Pair(spec=spec, wanted_since=0.0, fresh=True, unwell_since=unwell_since) for spec in specs.values()]
+    specs = pair_specs(found, lambda key: ReqId(0x48000000 + int(key.peer.removeprefix("uid-"))), port=500)
+    found_pairs = [Pair(spec=spec, wanted_since=0.0, fresh=True) for spec in specs.values()]
+    for pair in found_pairs:
+        set_unwell(pair, unwell_since)
+    return found_pairs
+
+
+def set_unwell(pair: Pair, since: float | None) -> None:
+    for standing in pair.standings.values():
+        standing.unwell_since = since
 
 
 def facts(found: Roster) -> Facts:
@@ -105,13 +113,13 @@ def test_a_tunnel_that_was_ready_holds_a_pair_back_for_half_a_minute() -> None:
     found, readiness = mesh(), Readiness()
     members = pairs(found)
     assert composed(found, members, 0.0, readiness).ready
-    members[0].unwell_since = 10.0
+    set_unwell(members[0], 10.0)
     members[0].failure = Failure(reason=UnwellReason.UNREACHABLE, message="no answer")
     assert composed(found, members, 10.0 + HOLD_BACK_SECONDS - 1, readiness).ready
     late = composed(found, members, 10.0 + HOLD_BACK_SECONDS, readiness)
     assert not late.ready
     assert (late.reason, late.message) == ("Unreachable", "n2: no answer")
-    members[0].unwell_since = None
+    set_unwell(members[0], None)
     assert composed(found, members, 100.0, readiness).ready
 
 
@@ -130,14 +138,14 @@ def test_a_tunnel_in_accept_wants_no_pairs_and_vouches_for_none_later() -> None:
     found = mesh(2)
     later = readiness.assess(found, pairs(found, unwell_since=1.0), 1.0, complete=True)
     assert later.ready == {TUNNEL: False}
-    assert [pair.name for pair in later.unwell] == ["n2"]
+    assert [each.node for each in later.unwell] == ["n2"]
 
 
 @pytest.mark.parametrize("phase", list(Phase))
 def test_protect_is_carried_out_when_all_pairs_with_sas_are_sent_to(phase: Phase) -> None:
     found = roster("n1", plan(tunnel(phase=phase)), n1=node(1), n2=node(2))
-    assert carried_out(found, awaits=False) == {TUNNEL: phase}
-    assert carried_out(found, awaits=True) == {TUNNEL: Phase.ESTABLISH if phase is Phase.PROTECT else phase}
+    assert carried_out(found, awaits=()) == {TUNNEL: phase}
+    assert carried_out(found, awaits={TUNNEL}) == {TUNNEL: Phase.ESTABLISH if phase is Phase.PROTECT else phase}
 
 
 def test_a_report_says_which_phase_was_carried_out_and_what_passed_in_clear() -> None:

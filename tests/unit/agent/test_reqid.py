@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from hauberk_agent.ownership import REQIDS
-from hauberk_agent.reqid import PairKey, ReqIdTable
+from hauberk_agent.reqid import ChildKey, ReqIdTable
 from hauberk_api.names import NodeUid, TunnelUid
 
 
-def key(peer: str, tunnel: str = "t") -> PairKey:
-    return PairKey(tunnel=TunnelUid(tunnel), peer=NodeUid(peer))
+def key(peer: str, tunnel: str = "t", index: int = 0) -> ChildKey:
+    return ChildKey(tunnel=TunnelUid(tunnel), peer=NodeUid(peer), index=index)
 
 
 def test_ids_are_in_our_band_and_stay(tmp_path: Path) -> None:
@@ -57,6 +58,25 @@ def test_a_damaged_file_counts_as_none(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "reqids.json"
     path.write_bytes(content)
     assert len(ReqIdTable(path)) == 0
+
+
+def test_each_index_has_an_id_of_its_own_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "reqids.json"
+    table = ReqIdTable(path)
+    ids = [table.assign(key("a", index=index)) for index in range(3)]
+    assert len(set(ids)) == 3
+    table.save()
+    assert [ReqIdTable(path).get(key("a", index=index)) for index in range(3)] == ids
+    # The version before reads what it wrote itself, and nothing else.
+    assert json.loads(path.read_text())["pairs"] == [["t", "a", ids[0]]]
+
+
+def test_a_file_of_the_version_before_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "reqids.json"
+    path.write_text('{"last": 1207959554, "pairs": [["t", "a", 1207959553], ["t", "b", 1207959554]]}')
+    table = ReqIdTable(path)
+    assert (table.get(key("a")), table.get(key("b"))) == (0x48000001, 0x48000002)
+    assert table.assign(key("a", index=1)) == 0x48000003
 
 
 def test_ids_outside_our_band_are_not_believed(tmp_path: Path) -> None:

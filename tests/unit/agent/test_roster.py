@@ -7,6 +7,7 @@ import pytest
 from hauberk_agent.roster import compile_roster
 from hauberk_api.mesh import NonMembers
 from hauberk_api.node import Role
+from hauberk_api.tunnel import Traffic
 from tests.unit.agent.mesh import desired, node, plan, roster, tunnel
 
 
@@ -34,26 +35,26 @@ def test_members_of_a_tunnel_peer() -> None:
 def test_spokes_do_not_peer(own: Role, other: Role, pairs: bool) -> None:
     found = roster("n1", plan(tunnel()), n1=node(1, role=own), n2=node(2, role=other))
     assert bool(found.peers) == pairs
-    assert found.exempt == (), "a fellow member is never exempt"
+    assert found.exempt_from(Traffic()) == (), "a fellow member is never exempt"
 
 
 def test_the_oldest_common_tunnel_carries_a_pair() -> None:
     both = plan(tunnel("old"), tunnel("new"))
     found = roster("n1", both, n1=node(1, tunnels=("new", "old")), n2=node(2, tunnels=("old", "new")))
-    assert [peer.tunnel.uid for peer in found.peers] == ["old"]
+    assert [[carried.uid for carried in peer.tunnels] for peer in found.peers] == [["old"]]
 
 
 @pytest.mark.parametrize(("policy", "exempt"), [(NonMembers.ALLOW, ["n2"]), (NonMembers.DENY, [])])
 def test_non_members_follow_the_mesh_s_setting(policy: NonMembers, exempt: list[str]) -> None:
     found = roster("n1", plan(tunnel(), non_members=policy), n1=node(1), n2=node(2, tunnels=()))
-    assert [place.name for place in found.exempt] == exempt
+    assert [place.name for place in found.exempt_from(Traffic())] == exempt
     assert found.peers == ()
 
 
 def test_a_node_is_revoked_by_name_before_the_plan_knows_its_uid() -> None:
     found = roster("n1", plan(tunnel(), revoked=("n2",)), n1=node(1), n2=node(2, tunnels=()), n3=node(3))
     assert [peer.place.name for peer in found.peers] == ["n3"]
-    assert found.exempt == ()
+    assert found.exempt_from(Traffic()) == ()
     assert roster("n2", plan(tunnel(), revoked=("n2",)), n1=node(1), n2=node(2)).peers == ()
 
 
@@ -61,7 +62,7 @@ def test_a_revoked_node_is_neither_peer_nor_exempt() -> None:
     the_plan = plan(tunnel(), revoked=("uid-2", "uid-3"))
     found = roster("n1", the_plan, n1=node(1), n2=node(2), n3=node(3, tunnels=()))
     assert found.peers == ()
-    assert found.exempt == ()
+    assert found.exempt_from(Traffic()) == ()
 
 
 def test_the_first_claimant_keeps_an_address() -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from hauberk_agent.link import Child, Link
 from hauberk_agent.pair import Failure, Pair
 from hauberk_agent.pairing import pair_specs
-from hauberk_agent.sendable import ANSWER_SECONDS, SendablePeers
+from hauberk_agent.reqid import ChildKey
+from hauberk_agent.sendable import ANSWER_SECONDS, SendableChildren
+from hauberk_api.names import NodeUid, TunnelUid
 from hauberk_api.plan import Phase
 from hauberk_api.report import UnwellReason
 from hauberk_ike import IkeSaId
 from hauberk_xfrm import ReqId, Spi
-from tests.unit.agent.mesh import node, plan, roster, tunnel
+from tests.unit.agent.mesh import TUNNEL, node, plan, roster, tunnel
 from tests.unit.agent.network import Network
 
 UP_AT = 100.0
-UID = "uid-2"
+KEY = ChildKey(tunnel=TunnelUid(TUNNEL), peer=NodeUid("uid-2"))
 
 
 def pair() -> Pair:
@@ -23,11 +25,12 @@ def pair() -> Pair:
     return Pair(spec=spec, wanted_since=0.0, fresh=True)
 
 
-def child(pair: Pair, *, outbound: bool = True) -> Child:
+def child(pair: Pair, *, outbound: bool = True, ours: bool = False) -> Child:
     peer = pair.spec.peer
     return Child(
-        reqid=pair.spec.reqid, local=peer.local, remote=peer.remote, spi_in=Spi(1), spi_out=Spi(2), since=UP_AT,
-        outbound=outbound,
+        label=TUNNEL, reqid=pair.spec.children[0].reqid, local=peer.local, remote=peer.remote, spi_in=Spi(1),
+        spi_out=Spi(2), since=UP_AT,
+        outbound=outbound, ours=ours,
     )  # fmt: skip
 
 
@@ -35,7 +38,7 @@ def linked(*, ours: bool, outbound: bool = True) -> Pair:
     made = pair()
     link = Link(
         ike_sa=IkeSaId(1), ours=ours, started_at=UP_AT, config=made.spec.config, initial_contact=False, up_at=UP_AT,
-        child=child(made, outbound=outbound),
+        children={TUNNEL: child(made, outbound=outbound, ours=ours)},
     )  # fmt: skip
     made.links[link.ike_sa] = link
     made.current = link
@@ -53,44 +56,44 @@ class Traffic:
 
 
 def test_a_pair_without_outbound_sa_cannot_be_sent_to() -> None:
-    peers = SendablePeers(Traffic())
+    peers = SendableChildren(Traffic())
     for each in (pair(), linked(ours=True, outbound=False)):
         assert not peers.look([each], UP_AT + 100)
         assert not peers.awaits([each])
 
 
 def test_the_initiator_sends_at_once() -> None:
-    peers = SendablePeers(Traffic())
+    peers = SendableChildren(Traffic())
     assert peers.look([linked(ours=True)], UP_AT)
-    assert peers.uids == {UID}
+    assert peers.keys == {KEY}
 
 
 def test_the_responder_sends_when_a_packet_has_come_in_or_after_a_time() -> None:
     waiting, traffic = linked(ours=False), Traffic()
-    peers = SendablePeers(traffic)
+    peers = SendableChildren(traffic)
     assert not peers.look([waiting], UP_AT + ANSWER_SECONDS - 0.1)
     assert peers.awaits([waiting])
     traffic.comes = True
     assert peers.look([waiting], UP_AT + ANSWER_SECONDS - 0.1)
     assert not peers.awaits([waiting])
-    assert SendablePeers(Traffic()).look([waiting], UP_AT + ANSWER_SECONDS)
+    assert SendableChildren(Traffic()).look([waiting], UP_AT + ANSWER_SECONDS)
 
 
 def test_a_replacement_interrupts_nothing_and_the_loss_of_all_sas_does() -> None:
-    peers = SendablePeers(Traffic())
+    peers = SendableChildren(Traffic())
     peers.look([linked(ours=True)], UP_AT)
     assert not peers.look([linked(ours=False)], UP_AT), "the replacement has just been answered"
-    assert peers.uids == {UID}
+    assert peers.keys == {KEY}
     assert peers.look([pair()], UP_AT)
-    assert peers.uids == frozenset()
+    assert peers.keys == frozenset()
 
 
 def test_sas_of_an_earlier_run_stand_in() -> None:
     found = pair()
     found.orphans = [child(found)]
-    assert SendablePeers(Traffic()).look([found], UP_AT)
+    assert SendableChildren(Traffic()).look([found], UP_AT)
     found.failure = Failure(reason=UnwellReason.UNREACHABLE, message="no answer")
-    assert not SendablePeers(Traffic()).look([found], UP_AT)
+    assert not SendableChildren(Traffic()).look([found], UP_AT)
 
 
 def test_with_real_sessions_both_ends_come_to_send() -> None:
@@ -98,9 +101,9 @@ def test_with_real_sessions_both_ends_come_to_send() -> None:
     network.start()
     network.run_until(network.connected, limit=10)
     for party in network.parties:
-        peers = SendablePeers(party.alive.in_use)
+        peers = SendableChildren(party.alive.in_use)
         assert peers.look(party.alive.pairs, network.now + ANSWER_SECONDS)
-        assert len(peers.uids) == 1
+        assert len(peers.keys) == 1
 
 
 def test_a_tunnel_in_accept_has_no_pairs() -> None:

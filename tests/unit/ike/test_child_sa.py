@@ -1,5 +1,7 @@
 """CHILD SAs: which one is meant, what both agree on, and further ones by CREATE_CHILD_SA."""
 
+from dataclasses import replace
+
 import pytest
 
 from hauberk_ike import (
@@ -182,6 +184,25 @@ def test_either_side_creates_further_children() -> None:
     assert [up.label for up in pair.bob.seen(ChildSaUp)] == ["tunnel-1", "more", "tunnel-1"]
     assert [up.initiator for up in pair.bob.seen(ChildSaUp)] == [False, False, True]
     agree(pair.alice, pair.bob)
+
+
+def test_a_peer_that_is_reconfigured_has_other_children_from_then_on() -> None:
+    pair = Pair()
+    handle = pair.set_up()
+    pair.alice.endpoint.create_child(handle, child("later"), now=pair.now)
+    pair.settle()
+    assert pair.alice.one(ChildSaFailed).label == "later"
+    (bobs,) = pair.bob.endpoint.established()
+    pair.bob.endpoint.reconfigure(bobs.ike_sa, replace(bobs.peer, children=(turned(child("later")),)))
+    for label in ("later", "tunnel-1"):
+        pair.alice.endpoint.create_child(handle, child(label), now=pair.now)
+    pair.settle()
+    assert [up.label for up in pair.bob.seen(ChildSaUp)] == ["tunnel-1", "later"]
+    agree(pair.alice, pair.bob)
+    pair.alice.endpoint.delete(handle, now=pair.now)
+    pair.settle()
+    with pytest.raises(UnknownIkeSa):
+        pair.bob.endpoint.reconfigure(bobs.ike_sa, bobs.peer)
 
 
 def test_both_create_a_child_at_once() -> None:

@@ -12,7 +12,7 @@ from hauberk_api.mesh import MeshSpec
 from hauberk_api.names import REVOKED_LABEL
 from hauberk_api.node import Role
 from hauberk_api.plan import Phase, Plan
-from hauberk_api.tunnel import Encapsulation, Enforcement
+from hauberk_api.tunnel import Encapsulation, Enforcement, Traffic, TrafficType
 from hauberk_operator.compile import Compiled, compile_mesh
 from hauberk_operator.facts import MemberFacts, NodeFacts, ReportFacts, TunnelFacts
 from tests.unit.operator.builders import carries, member, node, report, tunnel
@@ -83,6 +83,12 @@ def test_without_an_authority_the_bundle_in_force_stays() -> None:
 def test_a_tunnels_encapsulation_is_in_the_plan() -> None:
     (planned,) = compiled([tunnel(spec={"encapsulation": "Always"})], NODES).plan.tunnels
     assert planned.encapsulation is Encapsulation.ALWAYS
+
+
+def test_a_tunnels_traffic_is_in_the_plan() -> None:
+    (planned,) = compiled([tunnel()], NODES).plan.tunnels
+    assert planned.traffic == Traffic(type=TrafficType.POD_NETWORK)
+    assert "traffic" in planned.to_object()
 
 
 @pytest.mark.parametrize(("listed", "labelled"), [("n2", False), ("uid-n2", False), ("", True)])
