@@ -270,6 +270,7 @@ class Agent:
         """Makes everything follow a snapshot: policies stand before the first SA is asked for."""
         self.desired = desired
         if desired.plan is None:
+            self._want_no_identity()
             return
         self._follow_roots(desired.plan.trust_bundle)
         roster = compile_roster(desired)
@@ -280,6 +281,8 @@ class Agent:
         self.roster = roster
         if roster is not None:
             self._want_identity(desired, roster)
+        else:
+            self._want_no_identity()
         self._apply()
         self._report_wake.set()
 
@@ -413,6 +416,11 @@ class Agent:
         self.roots = roots
         if self.identity is not None:
             self._use_identity(self.identity)
+
+    def _want_no_identity(self) -> None:
+        """A mesh that is being removed would else get requests that nobody settles, and nobody removes."""
+        if self._keeper is not None:
+            self._keeper.want(None)
 
     def _want_identity(self, desired: Desired, roster: Roster) -> None:
         if desired.plan is None or not self.roots:

@@ -234,8 +234,8 @@ class IdentityKeeper:
         self.problem: str | None = None
         """Why there is no fitting certificate or no renewal, as a sentence."""
 
-    def want(self, wanted: Wanted) -> None:
-        """Names or roots may have changed."""
+    def want(self, wanted: Wanted | None) -> None:
+        """Names or roots may have changed; None: the mesh has no place for this node, so nothing is asked for."""
         if wanted != self._wanted:
             self._wanted = wanted
             self._changed.set()
@@ -269,6 +269,7 @@ class IdentityKeeper:
         """One look. Returns the seconds until the next one, None for "when told", and less than 0 for a failure."""
         wanted = self._wanted
         if wanted is None:
+            self.problem = None
             return None
         now = self._wall_clock()
         why: str | None = "there is none" if self.identity is None else unfit(self.identity, wanted, now=now)

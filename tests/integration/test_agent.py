@@ -18,7 +18,7 @@ import pytest
 from hauberk_api.kinds import API_VERSION, REPORTS
 from hauberk_api.names import AGENT_SERVICE_ACCOUNT, node_identity
 from tests.apiserver import ApiServer
-from tests.integration.operator_bed import NAMESPACE, Operator, OperatorBed
+from tests.integration.operator_bed import NAMESPACE, REQUESTS, Operator, OperatorBed
 
 PATIENCE_SECONDS: Final = 60.0
 T = TypeVar("T")
@@ -206,3 +206,16 @@ def test_what_the_api_server_says_while_an_agent_watches_is_followed(bed: Operat
         bed.remove_tunnel("late")
         agent.wait_for("no tunnel", lambda: not agent.status()["plan"]["tunnels"])
         assert agent.status()["pid"] == pid
+
+
+def test_no_agent_asks_for_anything_once_hauberk_is_removed(bed: OperatorBed, tmp_path: Path) -> None:
+    """Last in this file: the mesh goes. A request that is made after that nobody settles, and nobody removes."""
+    with running_operator(bed) as operator:
+        bed.wait_for("a plan with roots", lambda: bed.plan().get("trustBundle"), operator=operator)
+    with running_agent(bed, tmp_path / "agent") as agent:
+        agent.start()
+        agent.wait_for("a request", lambda: bed.get(REQUESTS)["items"])
+        done = bed.uninstall(timeout=5)
+        assert bed.left() == [], done.stdout + done.stderr
+        time.sleep(6)  # longer than the first tries of an agent whose request has gone
+        assert bed.left() == [], agent.log

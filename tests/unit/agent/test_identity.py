@@ -432,6 +432,28 @@ def test_a_wait_for_a_certificate_ends_when_something_else_is_wanted(bench: Benc
     assert len(bench.signer.asked) >= 2
 
 
+def test_nothing_is_asked_for_a_mesh_that_is_no_more(bench: Bench) -> None:
+    """An uninstallation removes mesh and requests: a request made after that would stay for ever."""
+
+    async def story() -> None:
+        keeper = bench.keeper()
+        bench.signer.refusals = [OSError("the request is gone")] * 9
+        keeper.want(wanted(bench.authority))
+        running = asyncio.create_task(keeper.run())
+        async with asyncio.timeout(10):
+            while not bench.signer.asked:  # noqa: ASYNC110 - what is waited for is the test's own
+                await asyncio.sleep(0)
+        keeper.want(None)
+        await asyncio.sleep(2.5)  # longer than a first attempt that failed waits for the next
+        assert not running.done()
+        assert len(bench.signer.asked) == 1
+        assert keeper.problem is None
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(story())
+
+
 def test_a_node_that_registers_anew_asks_for_its_new_identity(bench: Bench) -> None:
     async def story() -> None:
         keeper = bench.keeper()
