@@ -31,7 +31,7 @@ from hauberk_agent.lock import AgentLock
 from hauberk_agent.pairing import child_keys, pair_specs
 from hauberk_agent.policy import desired_policies
 from hauberk_agent.reconciler import Outcome, our_states, reconcile_policies
-from hauberk_agent.report import Facts, Pacer, Readiness, carried_out, compose
+from hauberk_agent.report import HOLD_BACK_SECONDS, Facts, Pacer, Readiness, carried_out, compose
 from hauberk_agent.reqid import ChildKey, ReqIdTable
 from hauberk_agent.roster import Roster, compile_roster
 from hauberk_agent.sendable import SendableChildren
@@ -39,6 +39,7 @@ from hauberk_agent.sessions import Sessions
 from hauberk_agent.source import Reporter, Signer, Source
 from hauberk_agent.status_socket import StatusServer
 from hauberk_agent.transport import Transport
+from hauberk_agent.witness import Inquiry, Witnesses, misses
 from hauberk_api.names import NodeName
 from hauberk_api.plan import Phase
 from hauberk_api.report import ReportStatus
@@ -53,6 +54,7 @@ _SOON_SECONDS: Final = 2.0
 _CACHE_SECONDS: Final = 2.0
 _SETTLED_SECONDS: Final = 0.3
 """A tunnel's members come one by one: only a roster that has not changed for so long is thought complete."""
+_INQUIRY_SECONDS: Final = 5.0
 _LOCK_SAY_SECONDS: Final = 30.0
 _BREATH_SECONDS: Final = 0.1
 _POLL_SECONDS: Final = 0.5
@@ -111,7 +113,9 @@ class Agent:
             else None
         )
         self._readiness = Readiness()
-        self._pacer = Pacer()
+        self._pacer = Pacer(self._chance)
+        self._witnesses = Witnesses({})
+        self._inquiry = Inquiry(self._chance)
         self._report_wake = asyncio.Event()
         self._cache_wake = asyncio.Event()
         self._reconcile_wake = asyncio.Event()
@@ -183,6 +187,7 @@ class Agent:
                     self._follow_pairs(),
                     self._count_for_ever(),
                     self._report_for_ever(),
+                    self._inquire_for_ever(),
                     self._cache_for_ever(),
                 ]
                 if self._keeper is not None:
@@ -269,6 +274,7 @@ class Agent:
     def _follow(self, desired: Desired) -> None:
         """Makes everything follow a snapshot: policies stand before the first SA is asked for."""
         self.desired = desired
+        self._witnesses = Witnesses(desired.nodes)
         if desired.plan is None:
             self._want_no_identity()
             return
@@ -485,7 +491,7 @@ class Agent:
         self.report = report
         if now < self._roster_since + _SETTLED_SECONDS:
             return self._roster_since + _SETTLED_SECONDS - now
-        at = self._pacer.due_at(report, now)
+        at = self._pacer.due_at(report, now, mesh_size=len(self._witnesses))
         if at is None:
             return _SOON_SECONDS
         if at > now:
@@ -504,7 +510,8 @@ class Agent:
     def _compose(self, roster: Roster, now: float) -> ReportStatus:
         plan = self.desired.plan if self.desired is not None else None
         settled = now >= self._roster_since + _SETTLED_SECONDS
-        health = self._readiness.assess(roster, self.sessions.pairs, now, complete=settled)
+        silent = self._missed().keys() - self._inquiry.alone
+        health = self._readiness.assess(roster, self.sessions.pairs, now, complete=settled, silent=silent)
         facts = Facts(
             version=self.settings.version,
             plan_generation=plan.generation if plan is not None else 0,
@@ -520,6 +527,38 @@ class Agent:
             clear_packets=self.clear.recently,
         )
         return compose(facts, health)
+
+    def _missed(self) -> dict[NodeName, float]:
+        """The peers that this node misses and is no witness of, and since when it would have said so if it were."""
+        missed: dict[NodeName, float] = {}
+        for pair in self.sessions.pairs:
+            name = NodeName(pair.name)
+            if pair.unwell_since is not None and self.settings.node_name not in self._witnesses.of(name):
+                missed[name] = pair.unwell_since + HOLD_BACK_SECONDS
+        return missed
+
+    async def _inquire_for_ever(self) -> None:
+        """Asks, where peers are missed of which others should report that, whether they do."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_INQUIRY_SECONDS)
+            peer = self._inquiry.due(self._missed(), len(self._witnesses), loop.time())
+            if peer is None:
+                continue
+            try:
+                others_miss_it = await self._is_missed_by_others(peer)
+            except OSError as error:
+                _log.debug("what others report of %s can't be read: %s", peer, error)
+                continue
+            self._inquiry.heard(peer, others_miss_it=others_miss_it, now=loop.time())
+            self._report_wake.set()
+
+    async def _is_missed_by_others(self, peer: NodeName) -> bool:
+        for witness in self._witnesses.of(peer):
+            report = await self._reporter.read(witness)
+            if report is not None and misses(report, peer):
+                return True
+        return False
 
     async def _count_for_ever(self) -> None:
         while True:

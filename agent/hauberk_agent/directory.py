@@ -100,6 +100,10 @@ class FileReporter:
     async def write(self, status: ReportStatus) -> None:
         write_atomically(self._path, status.model_dump_json(by_alias=True, exclude_none=True).encode())
 
+    async def read(self, node: NodeName) -> ReportStatus | None:
+        """Nobody sees others' reports here."""
+        return None
+
 
 def read_desired(directory: Path, own_name: NodeName) -> Desired:
     """The snapshot that the directory's objects make. Raises DirectoryError."""

@@ -442,6 +442,19 @@ class KubeReporter:
             await self._api.request("POST", path, body)
             await self._patch(path, status)
 
+    async def read(self, node: NodeName) -> ReportStatus | None:
+        # From the API server's cache: what matters was written a minute ago.
+        path = f"{_GROUP_PATH}/{REPORTS}/{quote(node)}?resourceVersion=0"
+        try:
+            found = await self._api.request("GET", path)
+            return ReportStatus.from_object(found.get("status") or {})
+        except KubeError as error:
+            if error.status == 404:
+                return None
+            raise
+        except ValidationError:
+            return None
+
     async def _patch(self, path: str, status: ReportStatus) -> None:
         # Fields that are None are sent as null: a merge patch removes them.
         content = status.model_dump(mode="json", by_alias=True)

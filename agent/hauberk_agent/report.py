@@ -1,15 +1,18 @@
 """What the agent says of itself to the operator, and when.
 
-`compose` is pure; the pacer decides when a new report is worth a write: at once when readiness changes, and otherwise
-once a minute at most. Once a tunnel has been ready, a pair of it counts as unwell only after some seconds, so that a
-node that joins, or one that restarts, makes nobody write. Until then every pair that is not up is named, so that
-nobody takes it for encrypted.
+`compose` is pure; the pacer decides when a new report is worth a write: at once when what the operator waits for
+changes, and otherwise once a minute at most. Once a tunnel has been ready, a pair of it counts as unwell only after
+some seconds, so that a node that joins, or one that restarts, makes nobody write; of a node that is dead its witnesses
+write (hauberk_agent.witness), and not all at the same time. Until a tunnel is ready every pair that is not up is named,
+so that nobody takes it for encrypted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
+from random import Random
 from typing import Final
 
 from cryptography import x509
@@ -17,6 +20,7 @@ from cryptography import x509
 from hauberk_agent.identity import Identity, fingerprints
 from hauberk_agent.pair import Pair, TunnelStanding
 from hauberk_agent.roster import Roster
+from hauberk_agent.witness import SPREAD_SECONDS_PER_NODE
 from hauberk_api.conditions import Reason
 from hauberk_api.plan import Phase, reached
 from hauberk_api.report import (
@@ -36,7 +40,11 @@ HOLD_BACK_SECONDS: Final = 30.0
 UNREADY_SECONDS: Final = 2.0
 """For so long the news that this node is not ready is held back: a new tunnel is up before that is over."""
 MINIMUM_INTERVAL_SECONDS: Final = 60.0
+STEP_SECONDS_PER_NODE: Final = 0.002
+"""A mesh that follows a new plan reports it over so long: 500 nodes a second."""
 _MESSAGE_LIMIT: Final = 400
+_PEERS_REASONS: Final = frozenset(reason.value for reason in UnwellReason)
+"""Of what ails a pair. (KernelRefused may be of the node alone: then it waits, too.)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +83,13 @@ class Readiness:
     def __init__(self) -> None:
         self._established: set[str] = set()
 
-    def assess(self, roster: Roster, pairs: Collection[Pair], now: float, *, complete: bool) -> Health:
-        """How it is now. complete: whether the roster is thought to hold all members; until then nothing is ready."""
+    def assess(
+        self, roster: Roster, pairs: Collection[Pair], now: float, *, complete: bool, silent: Collection[str] = ()
+    ) -> Health:
+        """How it is now. complete: whether the roster is thought to hold all members; until then nothing is ready.
+
+        silent: the peers of which others report, in tunnels that have been ready, that they are missed.
+        """
         # A tunnel in Accept wants no pairs yet, and what comes later has never been.
         early = {tunnel.uid for tunnel in roster.tunnels if not reached(tunnel.phase, Phase.ESTABLISH)}
         uids = {tunnel.uid for tunnel in roster.tunnels} - early
@@ -88,7 +101,11 @@ class Readiness:
             each
             for each in unwell
             if each.tunnel not in self._established
-            or (each.unwell_since is not None and now >= each.unwell_since + HOLD_BACK_SECONDS)
+            or (
+                each.unwell_since is not None
+                and now >= each.unwell_since + HOLD_BACK_SECONDS
+                and each.node not in silent
+            )
         ]
         unready = {each.tunnel for each in named}
         ready = {uid: uid in self._established and uid not in unready for uid in uids}
@@ -189,17 +206,39 @@ def _certificate(identity: Identity | None, roots: Sequence[x509.Certificate]) -
     )
 
 
-class Pacer:
-    """Says when a report is to be written. Times are seconds on the agent's clock."""
+class _News(Enum):
+    """Of which kind the news in a report is."""
 
-    def __init__(self) -> None:
+    OWN = auto()
+    """Of this node alone."""
+    STEP = auto()
+    """The node has followed the plan, as all others do now."""
+    PEERS = auto()
+    """A peer is missed, or back: others may see the same."""
+    DETAIL = auto()
+
+
+class Pacer:
+    """Says when a report is to be written. Times are seconds on the agent's clock.
+
+    What happens to all nodes at once makes all of them write, so that larger meshes take longer over it.
+    """
+
+    def __init__(self, chance: Random | None = None) -> None:
+        self._chance = chance or Random()  # noqa: S311 - jitter, not a secret
         self._written: ReportStatus | None = None
         self._written_at = float("-inf")
         self._unready_since: float | None = None
+        self._been_ready: set[str] = set()
+        """Tunnels that were reported ready."""
+        self._news: tuple[_News, float] | None = None
+        """What there is to be told, and since when."""
+        self._share = self._chance.random()
+        """Of the time that the mesh takes over something, when this node does it."""
         self._failures = 0
         self._not_before = float("-inf")
 
-    def due_at(self, report: ReportStatus, now: float) -> float | None:
+    def due_at(self, report: ReportStatus, now: float, *, mesh_size: int = 0) -> float | None:
         """When this report should be written, or None if there is nothing new in it."""
         written = self._written
         if report.ready or written is None:
@@ -207,15 +246,39 @@ class Pacer:
         elif self._unready_since is None:
             self._unready_since = now
         if report == written:
+            self._news = None
             return None
-        if written is None or _urgent(report) != _urgent(written):
-            at = now if self._unready_since is None else self._unready_since + UNREADY_SECONDS
-        else:
-            at = self._written_at + MINIMUM_INTERVAL_SECONDS
+        news = self._classify(report, written)
+        if self._news is None or self._news[0] is not news:
+            self._news = (news, now)
+        since = self._news[1]
+        soonest = now if self._unready_since is None else self._unready_since + UNREADY_SECONDS
+        match news:
+            case _News.OWN:
+                at = soonest
+            case _News.STEP:
+                at = max(soonest, since + self._share * STEP_SECONDS_PER_NODE * mesh_size)
+            case _News.PEERS:
+                at = max(soonest, since + self._share * SPREAD_SECONDS_PER_NODE * mesh_size)
+            case _News.DETAIL:
+                at = self._written_at + MINIMUM_INTERVAL_SECONDS
         return max(at, self._not_before, now)
+
+    def _classify(self, report: ReportStatus, written: ReportStatus | None) -> _News:
+        if written is None:
+            return _News.OWN
+        if _steps(report) != _steps(written):
+            return _News.STEP
+        if _readiness(report) == _readiness(written):
+            return _News.DETAIL
+        ready = {line.tunnel for line in report.tunnels if line.ready}
+        of_peers = (report if not report.ready else written).reason in _PEERS_REASONS
+        return _News.PEERS if of_peers and ready <= self._been_ready else _News.OWN
 
     def wrote(self, report: ReportStatus, now: float) -> None:
         self._written, self._written_at = report, now
+        self._been_ready |= {line.tunnel for line in report.tunnels if line.ready}
+        self._news, self._share = None, self._chance.random()
         self._failures, self._not_before = 0, float("-inf")
 
     def failed(self, now: float) -> None:
@@ -231,16 +294,19 @@ def _tries(report: ReportStatus) -> bool:
     )
 
 
-def _urgent(report: ReportStatus) -> tuple[object, ...]:
-    """What the operator waits for."""
+def _steps(report: ReportStatus) -> tuple[object, ...]:
+    """What the operator waits for, of all nodes at once."""
     return (
         report.node_uid,
-        report.ready,
         report.plan_generation,
-        report.tunnels,
+        tuple((line.tunnel, line.generation, line.phase) for line in report.tunnels),
         _tries(report),
         report.kernel,
         report.certificate is None or report.certificate.issuer_fingerprint,
         report.bundle,
         report.state_left,
     )
+
+
+def _readiness(report: ReportStatus) -> tuple[object, ...]:
+    return report.ready, tuple(line.ready for line in report.tunnels)

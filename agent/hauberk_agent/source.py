@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from hauberk_agent.desired import Desired
+from hauberk_api.names import NodeName
 from hauberk_api.report import ReportStatus
 
 
@@ -45,4 +46,8 @@ class Signer(Protocol):
 class Reporter(Protocol):
     async def write(self, status: ReportStatus) -> None:
         """Raises OSError when it can't be written now."""
+        ...
+
+    async def read(self, node: NodeName) -> ReportStatus | None:
+        """What another node's agent has reported, or None. Raises OSError when it can't be read now."""
         ...

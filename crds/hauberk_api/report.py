@@ -16,6 +16,9 @@ from hauberk_api.plan import Phase
 
 MAX_UNWELL: Final = 16
 
+WITNESSES: Final = 3
+"""So many of a node's peers report that a pair with it is unwell. In a mesh of that many and one more, all of them."""
+
 
 class UnwellReason(StrEnum):
     """Why a wanted pair has no working SAs. Ordered from worst to mildest in WORST_FIRST."""
