@@ -32,7 +32,7 @@ Json = dict[str, Any]
 
 NAMESPACE: Final = "hauberk-system"
 CHART: Final = Path(__file__).resolve().parent.parent.parent / "charts" / "hauberk"
-TEMPLATES: Final = ("operator/rbac.yaml", "operator/lease.yaml", "agent/rbac.yaml")
+TEMPLATES: Final = ("operator/rbac.yaml", "operator/lease.yaml", "agent/rbac.yaml", "agent/admission.yaml")
 OURS: Final = f"/apis/{API_VERSION}"
 REQUESTS: Final = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 PATIENCE_SECONDS: Final = 30.0
@@ -90,7 +90,7 @@ class OperatorBed:
         self._count = 0
 
     def prepare(self) -> None:
-        """Make the namespace, and apply the chart's service accounts, roles and Lease."""
+        """Make the namespace, and apply the chart's service accounts, roles, admission policies and Lease."""
         self._create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
         shown = [part for template in TEMPLATES for part in ("--show-only", f"templates/{template}")]
         command = [str(binary("helm")), "template", "hauberk", str(CHART), "--namespace", NAMESPACE, *shown]
@@ -181,17 +181,19 @@ class OperatorBed:
         self.add_pod(f"agent-{name}", node=name)
         return node["metadata"]["uid"]
 
-    def add_pod(self, name: str, *, node: str, service_account: str = AGENT_SERVICE_ACCOUNT) -> Json:
+    def add_pod(
+        self, name: str, *, node: str, service_account: str = AGENT_SERVICE_ACCOUNT, namespace: str = NAMESPACE
+    ) -> Json:
         spec: Json = {
             "nodeName": node,
             "serviceAccountName": service_account,
             "automountServiceAccountToken": False,
             "containers": [{"name": "agent", "image": "localhost/hauberk"}],
         }
-        return self._create(f"/api/v1/namespaces/{NAMESPACE}/pods", {"metadata": {"name": name}, "spec": spec})
+        return self._create(f"/api/v1/namespaces/{namespace}/pods", {"metadata": {"name": name}, "spec": spec})
 
-    def remove_pod(self, name: str) -> None:
-        self._request("DELETE", f"/api/v1/namespaces/{NAMESPACE}/pods/{name}?gracePeriodSeconds=0")
+    def remove_pod(self, name: str, *, namespace: str = NAMESPACE) -> None:
+        self._request("DELETE", f"/api/v1/namespaces/{namespace}/pods/{name}?gracePeriodSeconds=0")
 
     def remove_node(self, number: int) -> None:
         self.remove_pod(f"agent-n{number}")
@@ -211,8 +213,16 @@ class OperatorBed:
         self._request("DELETE", f"{OURS}/{TUNNELS}/{name}")
 
     def change_mesh(self, spec: Json) -> None:
-        mesh = self.get(f"{OURS}/{MESHES}/default")
-        self._request("PUT", f"{OURS}/{MESHES}/default", mesh | {"spec": spec})
+        """As a person who edits it: again, if the operator has written its status meanwhile."""
+        for attempt in range(10):
+            mesh = self.get(f"{OURS}/{MESHES}/default")
+            try:
+                self._request("PUT", f"{OURS}/{MESHES}/default", mesh | {"spec": spec})
+            except ApiRefused as refused:
+                if refused.status != 409 or attempt == 9:
+                    raise
+            else:
+                return
 
     def report(self, node: str, **status: Any) -> None:
         """What the agent on a node says of itself: following the plan in full, but for what is given."""
@@ -267,6 +277,7 @@ class OperatorBed:
         claims_uid: str = "",
         pod: str = "",
         service_account: str = AGENT_SERVICE_ACCOUNT,
+        namespace: str = NAMESPACE,
         bound: bool = True,
         token: str = "",
         kubeconfig: Path | None = None,
@@ -289,14 +300,23 @@ class OperatorBed:
             "spec": spec,
         }
         if kubeconfig is None:
-            token = token or self.agent_token(pod or f"agent-{node}", service_account=service_account, bound=bound)
+            token = token or self.agent_token(
+                pod or f"agent-{node}", service_account=service_account, namespace=namespace, bound=bound
+            )
             kubeconfig = self.server.kubeconfig_for_token(token, f"asks-{name}")
         self.server.kubectl("create", "--filename=-", stdin=yaml.safe_dump(body), kubeconfig=kubeconfig)
 
-    def agent_token(self, pod: str, *, service_account: str = AGENT_SERVICE_ACCOUNT, bound: bool = True) -> str:
-        where = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}"
+    def agent_token(
+        self,
+        pod: str,
+        *,
+        service_account: str = AGENT_SERVICE_ACCOUNT,
+        namespace: str = NAMESPACE,
+        bound: bool = True,
+    ) -> str:
+        where = f"/api/v1/namespaces/{namespace}/pods/{pod}"
         binding = {"name": pod, "uid": self.get(where)["metadata"]["uid"]} if bound else None
-        return self.server.token(service_account, namespace=NAMESPACE, pod=binding)
+        return self.server.token(service_account, namespace=namespace, pod=binding)
 
     # Looking
 

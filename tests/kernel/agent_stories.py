@@ -155,6 +155,8 @@ class Mesh:
         self.agents: dict[int, subprocess.Popen[bytes]] = {}
         self.holders: list[subprocess.Popen[bytes]] = []
         self.members: list[int] = [*NUMBERS]
+        self.revoked: tuple[str, ...] = ()
+        """Names or UIDs of nodes."""
         self.tunnels = [PlannedTunnel(name="mesh", uid=TUNNEL, generation=1, phase=Phase.BLOCK)]
         self.authority = Authority()
         now = datetime.now(UTC)
@@ -182,6 +184,7 @@ class Mesh:
             generation=1,
             pod_networks=("10.244.0.0/16", "fd00:244::/32"),
             trust_bundle=bundle,
+            revoked_nodes=self.revoked,
             tunnels=tuple(self.tunnels),
         )
         objects: list[dict[str, Any]] = [

@@ -1,0 +1,52 @@
+"""Tries the whole table of attacks: `try_all` for `make drill`; the tests try the same, each with its own outcome."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from tests.attacks import in_kernel
+from tests.attacks.attack import Result
+from tests.attacks.cluster import attacked_cluster
+from tests.attacks.table import ON_AGENTS, ON_CLUSTER
+from tests.kernel import bare_kernel
+from tests.lab.errors import LabError
+
+KERNEL_SECONDS: Final = 400.0
+
+
+def try_all(progress: Callable[[str], None]) -> list[Result]:
+    """What became of each. Raises LabError when a ground could not be made."""
+    progress(f"{len(ON_CLUSTER)} attacks on the API server and the operator, both real")
+    results = on_cluster()
+    progress(f"{len(ON_AGENTS)} attacks on agents, in a kernel with ESP")
+    with tempfile.TemporaryDirectory(prefix="hauberk-attacks-") as scratch:
+        return results + on_agents(Path(scratch))
+
+
+def on_cluster() -> list[Result]:
+    results: list[Result] = []
+    with attacked_cluster() as ground:
+        for attack in ON_CLUSTER:
+            try:
+                said, refused = attack.attempt(ground), True
+            except (AssertionError, LabError) as error:
+                said, refused = str(error), False
+            results.append(Result(name=attack.name, tried=attack.tried, refused=refused, said=said))
+    return results
+
+
+def on_agents(directory: Path) -> list[Result]:
+    results = directory / "results"
+    said = bare_kernel.boot(in_kernel.__name__, results, seconds=KERNEL_SECONDS, memory="768M")
+    written = results / "outcomes.json"
+    if not written.exists():
+        raise LabError(said)
+    outcomes: dict[str, tuple[bool, str]] = json.loads(written.read_text())
+    return [
+        Result(name=attack.name, tried=attack.tried, refused=outcomes[attack.name][0], said=outcomes[attack.name][1])
+        for attack in ON_AGENTS
+    ]
