@@ -9,10 +9,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SECONDS ?= 600
 
+# Of `make drill`: certificates live for a minute of each.
+MINUTES ?= 60
+
 # Tests at a time in `make test`; 0 runs them one after the other in pytest itself.
 PROCESSES ?= 2
 
-.PHONY: help setup demo test check format bench bench-ike bench-xfrm interop fuzz image lab requirements clean
+.PHONY: help setup demo drill test check format bench bench-ike bench-xfrm interop fuzz image lab requirements clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -66,6 +69,9 @@ bench-ike: $(STAMP) ## Measure: our IKEv2 against strongSwan's charon, CPU, hand
 
 bench-xfrm: $(STAMP) ## Measure: states and policies a second in a real kernel, ours against `ip -batch`
 	@$(BIN)/python -m benchmarks.xfrm $(ARGUMENTS)
+
+drill: lab ## MINUTES (60) of one-minute certificates and two rolls under traffic, then the table of attacks
+	@$(BIN)/python -m tests.drill --minutes $(MINUTES) $(ARGUMENTS)
 
 interop: $(STAMP) ## IKEv2 against strongSwan, libreswan and OpenIKED in real kernels; writes the table in the docs
 	@$(BIN)/python -m tests.interop

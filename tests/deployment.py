@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import permutations
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +38,8 @@ class KernelState:
     reqid: int
     bytes: int
     packets: int
+    added: datetime
+    """To the second."""
 
 
 class Deployment:
@@ -103,15 +106,17 @@ class Deployment:
             head = _STATE.match(block.replace("\n", " ").replace("\t", " "))
             if head is None or "aead" not in block:
                 continue
-            counted = re.search(r"lifetime current:\s*(\d+)\(bytes\), (\d+)\(packets\)", block)
+            counted = re.search(r"lifetime current:\s*(\d+)\(bytes\), (\d+)\(packets\)\s*add (\S+ \S+)", block)
+            assert counted is not None, block
             found.append(
                 KernelState(
                     source=head[1],
                     destination=head[2],
                     spi=int(head[3], 16),
                     reqid=int(head[4]),
-                    bytes=int(counted[1]) if counted else 0,
-                    packets=int(counted[2]) if counted else 0,
+                    bytes=int(counted[1]),
+                    packets=int(counted[2]),
+                    added=datetime.fromisoformat(counted[3]).replace(tzinfo=UTC),
                 )
             )
         return found

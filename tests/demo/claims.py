@@ -1,4 +1,4 @@
-"""What the demo claims, each with what was seen; the exit code is theirs."""
+"""What the demo and the drill claim, each with what was seen; the exit code is theirs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 
 @dataclass(slots=True, kw_only=True)
@@ -16,15 +17,16 @@ class Claims:
     started: float = field(default_factory=time.monotonic)
     failed: list[str] = field(default_factory=list[str])
     figures: dict[str, float | int] = field(default_factory=dict[str, float | int])
+    output: TextIO = field(default_factory=lambda: sys.stdout)
 
     def progress(self, text: str) -> None:
         """One line, with the seconds since the start."""
-        print(f"[{time.monotonic() - self.started:6.1f} s] {text}", flush=True)
+        print(f"[{time.monotonic() - self.started:6.1f} s] {text}", file=self.output, flush=True)
 
     def show(self, text: str) -> None:
         """Output of a command or a table, indented."""
         for line in text.rstrip().splitlines():
-            print(f"           {line}", flush=True)
+            print(f"           {line}", file=self.output, flush=True)
 
     def check(self, claim: str, held: bool, seen: object = "") -> bool:
         """Print a claim and whether it held; what was seen is printed either way."""
@@ -44,5 +46,5 @@ class Claims:
         if self.failed:
             print(f"\n{len(self.failed)} claim(s) did not hold: {'; '.join(self.failed)}", file=sys.stderr, flush=True)
             return 1
-        print("\nEvery claim held.", flush=True)
+        print("\nEvery claim held.", file=self.output, flush=True)
         return 0
