@@ -19,14 +19,16 @@ from typing import Final
 from tests.attacks.run import try_all
 from tests.demo.claims import Claims
 from tests.deployment import EXAMPLES, Deployment
-from tests.drill.short_certificates import PACE, ShortCertificates
+from tests.drill.short_certificates import ShortCertificates
 from tests.lab import image
 from tests.lab.cluster import Lab, require_machine
 from tests.lab.errors import LabError
-from tests.lab.traffic import Traffic
+from tests.lab.traffic import Pace, Traffic
 
 COULD_NOT_RUN: Final = 2
 TUNNEL: Final = "mesh"
+PACE: Final = Pace(interval_seconds=0.5, patience_seconds=20.0)
+"""Of the traffic: a machine that is busy answers late, which is no loss."""
 
 _EXAMPLES: Final = """examples:
   make drill                                   the whole: an hour, two rolls, all attacks

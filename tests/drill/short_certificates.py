@@ -23,12 +23,10 @@ from hauberk_api.kinds import API_VERSION, MESH_NAME, MESHES
 from tests.deployment import Deployment
 from tests.ground import ground
 from tests.lab.errors import NotInTime
-from tests.lab.traffic import Pace, Stats, Traffic
+from tests.lab.traffic import Stats, Traffic
 from tests.lab.vigil import Toll, Vigil
 
 LIFE_SECONDS: Final = 60
-PACE: Final = Pace(interval_seconds=0.5, patience_seconds=20.0)
-"""Of the traffic: a machine that is busy answers late, which is no loss."""
 ROLL_SECONDS: Final = 180.0
 """Within which a roll is over: its operator waits two minutes at most, for each of two steps."""
 READY_SECONDS: Final = 90.0
@@ -67,6 +65,7 @@ class ShortCertificates:
         self._certificates: dict[int, x509.Certificate] = {}
         """All that were signed since `prepare`, by their serial numbers."""
         self._oldest = 0.0
+        self._tell_at = 60.0
 
     def prepare(self) -> None:
         """One-minute certificates for everybody, before anything counts: by a root that leaves no other good."""
@@ -84,6 +83,8 @@ class ShortCertificates:
         outcome = Outcome(minutes=minutes)
         self._look()
         first = len(self._certificates)
+        # What came before is answered, or counts as lost, by then.
+        time.sleep(self._traffic.pace.patience_seconds)
         due = [minutes * 60 * 0.8 * (number + 0.25) / rolls for number in range(rolls)]
         before = self._traffic.stats()
         began = time.monotonic()
@@ -106,7 +107,7 @@ class ShortCertificates:
                 self._tell(passed, minutes, len(self._certificates) - first, before, vigil.toll())
                 time.sleep(_LOOK_SECONDS)
             # What is under way now is answered, or lost.
-            time.sleep(PACE.patience_seconds)
+            time.sleep(self._traffic.pace.patience_seconds)
             self._look()
         outcome.renewals = len(self._certificates) - first
         outcome.stats, outcome.toll = self._traffic.stats().since(before), vigil.toll()
@@ -133,8 +134,9 @@ class ShortCertificates:
 
     def _tell(self, passed: float, minutes: float, renewals: int, before: Stats, toll: Toll) -> None:
         """A line every minute."""
-        if int(passed / 60) == int((passed - _LOOK_SECONDS) / 60):
+        if passed < self._tell_at:
             return
+        self._tell_at = passed + 60.0
         total = self._traffic.stats().since(before).total
         self._progress(
             f"{passed / 60:.0f} of {minutes:g} minutes: {renewals} renewals, {total.sent} messages sent, "

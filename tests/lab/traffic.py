@@ -161,7 +161,8 @@ class Traffic:
     """
 
     def __init__(self, lab: Cluster, *, pace: Pace | None = None) -> None:
-        self._lab, self._pace = lab, pace or Pace()
+        self._lab = lab
+        self.pace = pace or Pace()
 
     @classmethod
     def apply(cls, lab: Cluster, *, pace: Pace | None = None, image: str = IMAGE) -> "Traffic":
@@ -212,7 +213,7 @@ class Traffic:
 
         def tell(pod: Pod) -> bool:
             targets = targets_of(pod, pods, node_addresses, families)
-            wanted = asdict(self._pace) | {"targets": [asdict(target) for target in targets]}
+            wanted = asdict(self.pace) | {"targets": [asdict(target) for target in targets]}
             answer = self._exec(pod, _WRITE_TARGETS, stdin=json.dumps(wanted))
             return answer is not None and set(map(ip_address, pod.addresses)) <= own_addresses(answer)
 
