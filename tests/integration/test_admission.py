@@ -113,7 +113,8 @@ def test_algorithms_of_all_kinds_are_admitted(apiserver: ApiServer) -> None:
     admitted(apiserver, TUNNEL_KIND, spec)
 
 
-_SELECTOR = {"matchLabels": {"role": "hub"}}
+_SELECTOR = {"matchLabels": {"node-restriction.kubernetes.io/role": "hub"}}
+_SELF_MADE_HUB = "a node could make itself a hub: select hubs by labels below node-restriction.kubernetes.io/"
 
 
 @pytest.mark.parametrize(
@@ -125,6 +126,20 @@ _SELECTOR = {"matchLabels": {"role": "hub"}}
             "spec.hubSelector: Required value: topology HubAndSpoke needs hubSelector: say which nodes are hubs",
         ),
         ({"hubSelector": _SELECTOR}, "hubSelector is only for topology HubAndSpoke: remove hubSelector, or set"),
+        ({"topology": "HubAndSpoke", "hubSelector": {"matchLabels": {"role": "hub"}}}, _SELF_MADE_HUB),
+        (
+            {"topology": "HubAndSpoke", "hubSelector": {"matchLabels": {"x.io/node-restriction.kubernetes.io": "a"}}},
+            _SELF_MADE_HUB,
+        ),
+        (
+            {
+                "topology": "HubAndSpoke",
+                "hubSelector": {
+                    "matchExpressions": [{"key": "node-restriction.kubernetes.io/spoke", "operator": "DoesNotExist"}]
+                },
+            },
+            _SELF_MADE_HUB,
+        ),
         ({"traffic": {"type": "Overlay"}}, "spec.traffic.overlay: Required value: type Overlay needs overlay"),
         (
             {"traffic": {"overlay": {"protocol": "VXLAN", "port": 8472}}},
