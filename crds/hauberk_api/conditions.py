@@ -15,6 +15,8 @@ class ConditionType(StrEnum):
     ACCEPTED = "Accepted"
     READY = "Ready"
     DEGRADED = "Degraded"
+    CONFLICTED = "Conflicted"
+    PAUSED = "Paused"
 
 
 class ConditionStatus(StrEnum):
@@ -48,6 +50,12 @@ class Reason(StrEnum):
     CLOCK_SKEW = "ClockSkew"
     NO_IDENTITY = "NoIdentity"
     IN_CLEAR = "InClear"
+    # Conflicted
+    NO_CONFLICT = "NoConflict"
+    OLDER_TUNNEL = "OlderTunnel"
+    # Paused
+    NOT_PAUSED = "NotPaused"
+    PAUSED = "Paused"
 
 
 class Condition(Model):

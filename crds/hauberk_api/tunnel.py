@@ -161,6 +161,8 @@ class TunnelSpec(Model):
     interception: Interception = Interception.POLICY
     enforcement: Enforcement = Enforcement.STRICT
     rollout: Rollout = Rollout.GRADUAL
+    paused: bool = False
+    """Whether the plan keeps the tunnel as it is in it, whatever is changed here."""
     establish: Establish = Establish.EAGER
     encapsulation: Encapsulation = Encapsulation.AUTO
     ike: Ike = Ike()

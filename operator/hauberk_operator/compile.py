@@ -15,10 +15,11 @@ from hauberk_api.conditions import Reason
 from hauberk_api.mesh import MeshSpec
 from hauberk_api.node import Membership, NodeSpec, Role
 from hauberk_api.plan import Phase, Plan, PlannedTunnel, final_phase
-from hauberk_api.tunnel import Establish, Interception, TrafficType, TunnelMode, TunnelSpec
+from hauberk_api.tunnel import Establish, Interception, Rollout, TrafficType, TunnelMode, TunnelSpec
 from hauberk_operator.claims import Conflict, Granted, settle_claims
 from hauberk_operator.facts import MemberFacts, NodeFacts, ReportFacts, TunnelFacts
 from hauberk_operator.membership import select_members
+from hauberk_operator.precedence import Precedence
 from hauberk_operator.rollout import Rolling, roll_out, take_back, waits_for
 
 MAX_TUNNELS: Final = 64
@@ -33,6 +34,12 @@ class Verdict:
     reason: Reason
     message: str
 
+
+_NOT_YET: Final = Verdict(
+    accepted=False,
+    reason=Reason.PAUSED,
+    message="The tunnel is paused and was in no plan before: it begins when spec.paused is false.",
+)
 
 _TOO_MANY: Final = Verdict(
     accepted=False,
@@ -51,6 +58,8 @@ class Compiled:
     verdicts: Mapping[str, Verdict]
     """By the tunnel's name; tunnels that are being deleted have none."""
     conflicts: tuple[Conflict, ...]
+    precedence: Precedence
+    """Of the plan's tunnels."""
     waits_for: Mapping[str, tuple[str, ...]]
     """By UID of a planned tunnel that is on its way: the nodes and pairs that its next phase waits for."""
 
@@ -81,21 +90,24 @@ def compile_mesh(
     planned: list[PlannedTunnel] = []
     roles: dict[str, Mapping[str, Role]] = {}
     verdicts: dict[str, Verdict] = {}
+    going: dict[str, TunnelFacts] = {}
     for tunnel in sorted(tunnels, key=lambda tunnel: (tunnel.created, tunnel.name)):
         last = in_force.get(tunnel.uid)
         rolling = Rolling(uid=tunnel.uid, nodes=nodes, reports=reports)
         if tunnel.deleted:
-            if last is None or not tunnel.held or tunnel.uid in overdue:
-                continue
-            roles[tunnel.uid] = _members_now(tunnel.uid, members, eligible)
-            entry = take_back(last, tunnel.spec, members=roles[tunnel.uid], rolling=rolling)
-            if entry is None:
-                del roles[tunnel.uid]
-            else:
-                planned.append(entry)
+            if last is not None and tunnel.held and tunnel.uid not in overdue:
+                roles[tunnel.uid] = _members_now(tunnel.uid, members, eligible)
+                going[tunnel.uid] = tunnel
+                planned.append(last)
             continue
         verdicts[tunnel.name] = verdict = judge(tunnel) if len(planned) < MAX_TUNNELS else _TOO_MANY
-        if verdict.accepted and tunnel.spec is not None:
+        if verdict.accepted and tunnel.spec is not None and tunnel.spec.paused:
+            if last is None:
+                verdicts[tunnel.name] = _NOT_YET
+                continue
+            entry = last
+            roles[tunnel.uid] = _members_in_force(tunnel, members, eligible)
+        elif verdict.accepted and tunnel.spec is not None:
             roles[tunnel.uid] = select_members(tunnel.spec, eligible)
             entry = roll_out(
                 _plan(tunnel, tunnel.spec), last, tunnel.spec.rollout, members=roles[tunnel.uid], rolling=rolling
@@ -103,14 +115,18 @@ def compile_mesh(
         elif last is not None:
             # An edit that we cannot carry out must not put traffic in clear: what was accepted last stays in force.
             entry = last
-            roles[tunnel.uid] = _members_now(tunnel.uid, members, eligible)
+            roles[tunnel.uid] = _members_in_force(tunnel, members, eligible)
             still = f"{verdict.message} Generation {last.generation} stays in force."
             verdicts[tunnel.name] = Verdict(accepted=False, reason=verdict.reason, message=still)
         else:
             continue
         planned.append(entry)
+    planned = _take_back(planned, going, roles, nodes, reports, previous)
+    uids = {entry.uid for entry in planned}
+    roles = {uid: members_of for uid, members_of in roles.items() if uid in uids}
     granted, conflicts = settle_claims(nodes, members)
-    specs = _specs(nodes, granted, [(entry.uid, roles[entry.uid]) for entry in planned], members)
+    # Always the oldest tunnel first, whatever the precedence is, or each node would be written with it.
+    specs = _specs(nodes, granted, list(roles.items()), members)
     plan = Plan(
         generation=0,
         pod_networks=mesh.pod_networks,
@@ -127,6 +143,7 @@ def compile_mesh(
         members=roles,
         verdicts=verdicts,
         conflicts=conflicts,
+        precedence=Precedence(planned, roles),
         waits_for={
             entry.uid: waits_for(
                 entry,
@@ -218,12 +235,73 @@ def _membership(tunnel: str, role: Role) -> Membership:
     return Membership(tunnel=tunnel, role=role)
 
 
+def _take_back(
+    planned: Sequence[PlannedTunnel],
+    going: Mapping[str, TunnelFacts],
+    roles: Mapping[str, Mapping[str, Role]],
+    nodes: Collection[NodeFacts],
+    reports: Mapping[str, ReportFacts],
+    previous: Plan | None,
+) -> list[PlannedTunnel]:
+    """The plan's tunnels, those that are being deleted (going) a phase further back.
+
+    They come last: what they carried is at once another tunnel's that wants it too, and never in clear in between. So
+    as long as such a tunnel is not in its own last phase the one that goes stays as it is.
+    """
+    if not going:
+        return list(planned)
+    precedence = Precedence(planned, roles)
+    order = [tunnel.uid for tunnel in previous.tunnels] if previous is not None else []
+    staying: list[PlannedTunnel] = []
+    last: list[PlannedTunnel] = []
+    for entry in planned:
+        if entry.uid not in going:
+            staying.append(entry)
+            continue
+        heirs = [
+            heir
+            for heir in planned
+            if heir.uid not in going
+            and heir.phase is not final_phase(heir.enforcement)
+            and any(loss.to == entry.name for loss in precedence.losses(heir.uid))
+        ]
+        spec = going[entry.uid].spec
+        at_once = spec is not None and spec.rollout is Rollout.IMMEDIATE
+        if not at_once and any(heir.uid not in order[: order.index(entry.uid)] for heir in heirs):
+            staying.append(entry)
+            continue
+        rolling = Rolling(uid=entry.uid, nodes=nodes, reports=reports)
+        back = take_back(entry, spec, members=roles[entry.uid], rolling=rolling)
+        if back is not None:
+            last.append(back)
+    return staying + last
+
+
+def _members_in_force(
+    tunnel: TunnelFacts, members: Mapping[str, MemberFacts], nodes: Iterable[NodeFacts]
+) -> dict[str, Role]:
+    """Who is in a tunnel whose plan stays: whoever was, and Nodes that register meanwhile, as the spec selects.
+
+    A new node's pods would else speak with the others' in clear.
+    """
+    nodes = list(nodes)
+    roles = _members_now(tunnel.uid, members, nodes)
+    if tunnel.spec is not None:
+        roles |= select_members(tunnel.spec, [node for node in nodes if not _known(node, members)])
+    return roles
+
+
+def _known(node: NodeFacts, members: Mapping[str, MemberFacts]) -> bool:
+    member = members.get(node.name)
+    return member is not None and member.spec is not None and member.spec.node_uid == node.uid
+
+
 def _members_now(uid: str, members: Mapping[str, MemberFacts], nodes: Iterable[NodeFacts]) -> dict[str, Role]:
     """Who is in a tunnel according to the IPsecNodes."""
     roles: dict[str, Role] = {}
     for node in nodes:
         member = members.get(node.name)
-        if member is None or member.spec is None or member.spec.node_uid != node.uid:
+        if member is None or member.spec is None or not _known(node, members):
             continue
         for membership in member.spec.memberships:
             if membership.tunnel == uid:

@@ -14,14 +14,14 @@ from itertools import islice
 from typing import Any, Final
 
 from hauberk_api.conditions import Condition, ConditionStatus, ConditionType, Reason, set_conditions
-from hauberk_api.node import NodeSpec, Role, peers
+from hauberk_api.node import NodeSpec, Role
 from hauberk_api.plan import Phase, PlannedTunnel, final_phase, reached
 from hauberk_api.report import ReportStatus, TunnelReport, UnwellPeer, UnwellReason
 from hauberk_api.tunnel import Enforcement
 from hauberk_operator.claims import Conflict
 from hauberk_operator.compile import Verdict
 from hauberk_operator.facts import Json, ReportFacts, TunnelFacts, conditions_of
-from hauberk_operator.membership import count_pairs
+from hauberk_operator.precedence import Loss, Precedence
 from hauberk_operator.span import parse_span, union
 from hauberk_operator.standing import Fault
 
@@ -74,6 +74,7 @@ def fold_tunnel(
     members: Mapping[str, Role] | None,
     generation: int,
     planned: PlannedTunnel | None,
+    precedence: Precedence,
     waits_for: Sequence[str],
     nodes: Mapping[str, NodeSpec],
     reports: Mapping[str, ReportFacts],
@@ -90,12 +91,13 @@ def fold_tunnel(
     """
     if members is None:
         members = dict[str, Role]()
-    wanted = count_pairs(members.values())
+    wanted = precedence.carried(tunnel.uid, members) if planned is not None else 0
+    losses = precedence.losses(tunnel.uid) if planned is not None else ()
     following = _following(tunnel.uid, generation, members, nodes, reports)
     unwell = _unwell_pairs(tunnel.name, members, following)
     established = 0
     if planned is not None and reached(planned.phase, Phase.ESTABLISH):
-        established = _established(tunnel, generation, members, following, unwell)
+        established = _established(tunnel, generation, precedence, following, unwell)
     ready_nodes = sum(1 for report in following.values() if _tunnel_report(report, tunnel.uid, generation).ready)
     permissive = planned is not None and planned.enforcement is Enforcement.PERMISSIVE
     faults = _faults(members, nodes, reports, unwell, conflicts, permissive=permissive)
@@ -110,10 +112,14 @@ def fold_tunnel(
             ),
             wanted=wanted,
             established=established,
+            losses=losses,
+            paused=tunnel.spec is not None and tunnel.spec.paused,
             planned=planned,
             waits_for=waits_for,
         ),
         _degraded(faults),
+        _conflicted(losses, wanted),
+        _paused(tunnel, planned),
     ]
     stamped = [condition.model_copy(update={"observed_generation": tunnel.generation}) for condition in conditions]
     return {
@@ -181,20 +187,20 @@ def _unwell_pairs(
 def _established(
     tunnel: TunnelFacts,
     generation: int,
-    members: Mapping[str, Role],
+    precedence: Precedence,
     following: Mapping[str, ReportStatus],
     unwell: Mapping[tuple[str, str], UnwellPeer],
 ) -> int:
     """A node that is not ready and names no pair (no identity, no ESP, just started) vouches for none of its pairs."""
+    uid = tunnel.uid
     vouching = {
         name: report
         for name, report in following.items()
-        if _tunnel_report(report, tunnel.uid, generation).ready
-        or any(peer.tunnel == tunnel.name for peer in report.unwell)
+        if _tunnel_report(report, uid, generation).ready or any(peer.tunnel == tunnel.name for peer in report.unwell)
     }
-    listed = sum(1 for a, b in unwell if a in vouching and b in vouching and peers(members[a], members[b]))
+    listed = sum(1 for a, b in unwell if a in vouching and b in vouching and precedence.carries(uid, a, b))
     unlisted = sum(max(0, report.unwell_count - len(report.unwell)) for report in vouching.values())
-    return max(0, count_pairs(members[name] for name in vouching) - listed - unlisted)
+    return max(0, precedence.carried(uid, vouching) - listed - unlisted)
 
 
 def _faults(
@@ -237,6 +243,8 @@ def _ready(
     unready: Sequence[str],
     wanted: int,
     established: int,
+    losses: Sequence[Loss],
+    paused: bool,
     planned: PlannedTunnel | None,
     waits_for: Sequence[str],
 ) -> Condition:
@@ -248,6 +256,9 @@ def _ready(
         message = f"{len(missing)} of {len(members)} nodes have not taken up this generation: {_named(missing)}."
         return _condition(ConditionType.READY, False, Reason.WAITING_FOR_AGENTS, message)
     if planned is not None and planned.phase is not final_phase(planned.enforcement):
+        if paused:
+            message = f"Paused in phase {planned.phase}, on the way to {final_phase(planned.enforcement)}."
+            return _condition(ConditionType.READY, False, Reason.PAUSED, message)
         message = f"Phase {planned.phase}, on the way to {final_phase(planned.enforcement)}."
         if waits_for:
             message += f" The next one waits for {_named(waits_for)}."
@@ -257,6 +268,9 @@ def _ready(
         if unready:
             message += f" Not ready: {_named(unready)}."
         return _condition(ConditionType.READY, False, Reason.ESTABLISHING, message)
+    if not wanted and losses:
+        message = f"All its pairs are carried by {_named([loss.to for loss in losses])}."
+        return _condition(ConditionType.READY, True, Reason.NO_PAIRS, message)
     if not wanted:
         message = f"{_named(sorted(members))}: no two nodes to peer, so nothing to encrypt."
         return _condition(ConditionType.READY, True, Reason.NO_PAIRS, message)
@@ -278,14 +292,33 @@ def _degraded(faults: Sequence[_Fault]) -> Condition:
     return _condition(ConditionType.DEGRADED, True, worst[0].reason, message)
 
 
+def _conflicted(losses: Sequence[Loss], wanted: int) -> Condition:
+    if not losses:
+        message = "No older tunnel wants pairs of this one."
+        return _condition(ConditionType.CONFLICTED, False, Reason.NO_CONFLICT, message)
+    total = wanted + sum(loss.pairs for loss in losses)
+    shares = [f"{loss.pairs} to {loss.to}, on {loss.nodes} nodes" for loss in losses]
+    message = f"Of {total} pairs it loses {_named(shares, '; ')}. The oldest tunnel of a pair carries it."
+    return _condition(ConditionType.CONFLICTED, True, Reason.OLDER_TUNNEL, message)
+
+
+def _paused(tunnel: TunnelFacts, planned: PlannedTunnel | None) -> Condition:
+    if tunnel.spec is None or not tunnel.spec.paused:
+        return _condition(ConditionType.PAUSED, False, Reason.NOT_PAUSED, "The tunnel is not paused.")
+    message = "Nothing of it is in the plan."
+    if planned is not None:
+        message = f"The plan keeps generation {planned.generation} in phase {planned.phase}; new Nodes join it."
+    return _condition(ConditionType.PAUSED, True, Reason.PAUSED, message)
+
+
 def _unique(faults: Sequence[_Fault], text: Callable[[_Fault], str]) -> list[str]:
     return list(dict.fromkeys(text(fault) for fault in faults))
 
 
-def _named(names: Sequence[str]) -> str:
+def _named(names: Sequence[str], separator: str = ", ") -> str:
     """Up to MAX_NAMED names, and how many more there are."""
     rest = len(names) - MAX_NAMED
-    return ", ".join(names[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    return separator.join(names[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _condition(kind: ConditionType, holds: bool, reason: Reason, message: str) -> Condition:

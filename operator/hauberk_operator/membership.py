@@ -30,13 +30,6 @@ def _role(spec: TunnelSpec, node: NodeFacts) -> Role:
     return Role.HUB if hub else Role.SPOKE
 
 
-def count_pairs(roles: Iterable[Role]) -> int:
-    """How many unordered pairs peer: all but those of two spokes."""
-    counted = list(roles)
-    everyone, spokes = len(counted), counted.count(Role.SPOKE)
-    return everyone * (everyone - 1) // 2 - spokes * (spokes - 1) // 2
-
-
 def matches(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
     """Whether labels satisfy a selector. An operator that is not known matches nothing."""
     return all(labels.get(key) == value for key, value in selector.match_labels.items()) and all(

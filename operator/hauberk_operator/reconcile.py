@@ -163,6 +163,7 @@ def _write_statuses(view: ClusterView, compiled: Compiled, now: datetime) -> Ite
             members=compiled.members[tunnel.uid] if in_plan else None,
             generation=planned[tunnel.uid].generation if in_plan else tunnel.generation,
             planned=planned.get(tunnel.uid),
+            precedence=compiled.precedence,
             waits_for=compiled.waits_for.get(tunnel.uid, ()),
             nodes=compiled.nodes,
             reports=view.reports,
@@ -244,6 +245,7 @@ _TOLD: Final[Mapping[tuple[str, str], bool]] = {
     (ConditionType.ACCEPTED, ConditionStatus.FALSE): True,
     (ConditionType.READY, ConditionStatus.TRUE): False,
     (ConditionType.DEGRADED, ConditionStatus.TRUE): True,
+    (ConditionType.CONFLICTED, ConditionStatus.TRUE): True,
 }
 """Which conditions are worth an Event, and whether it is a warning."""
 

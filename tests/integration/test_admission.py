@@ -471,7 +471,7 @@ def test_kubectl_get_shows_what_people_ask_for(stored: ApiServer) -> None:
     assert tunnel.pop("AGE")
     assert tunnel == {
         "NAME": "mesh", "READY": "False", "REASON": "Establishing", "NODES": "2", "NODES-WANTED": "3",
-        "PAIRS": "1", "PAIRS-WANTED": "3", "DEGRADED": "True",
+        "PAIRS": "1", "PAIRS-WANTED": "3", "FAULT": "Unreachable",
     }  # fmt: skip
     (wide,) = _table(stored.kubectl("get", "ipsectunnels", "--output=wide").stdout)
     assert wide["FAULT"] == "Unreachable"

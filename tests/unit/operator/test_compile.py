@@ -9,7 +9,7 @@ import pytest
 
 from hauberk_api.conditions import Reason
 from hauberk_api.mesh import MeshSpec
-from hauberk_api.names import REVOKED_LABEL
+from hauberk_api.names import FINALIZER, REVOKED_LABEL
 from hauberk_api.node import Role
 from hauberk_api.plan import Phase, Plan
 from hauberk_api.tunnel import Encapsulation, Enforcement, Traffic, TrafficType
@@ -228,6 +228,91 @@ def test_an_edit_that_cannot_be_carried_out_leaves_what_was_accepted_in_force() 
     assert after.members == before.members
     assert not after.verdicts["pods"].accepted
     assert after.verdicts["pods"].message.endswith("Generation 1 stays in force.")
+
+
+# Pausing
+
+
+def frozen(spec: dict[str, Any], *nodes: NodeFacts, generation: int = 2) -> Compiled:
+    """A tunnel that was in force for n1 and n2 in generation 1, and is edited while it is paused."""
+    before = compiled([tunnel(generation=1)], NODES)
+    known = [member(name, memberships=[m.to_object() for m in spec.memberships]) for name, spec in before.nodes.items()]
+    edited = tunnel(generation=generation, spec={"paused": True} | spec)
+    return compiled([edited], nodes or NODES, previous=before.plan, members=known)
+
+
+def test_a_paused_tunnel_stays_in_the_plan_as_it_is() -> None:
+    before = compiled([tunnel(generation=1)], NODES)
+    after = frozen({"enforcement": "Permissive", "nodeSelector": {"matchLabels": {"pool": "blue"}}})
+    assert after.plan == before.plan
+    assert after.members == before.members
+    assert after.verdicts["pods"].accepted
+
+
+def test_of_the_nodes_only_new_ones_join_a_paused_tunnel_and_gone_ones_leave() -> None:
+    selecting = {"nodeSelector": {"matchLabels": {"pool": "blue"}}}
+    blue = {"pool": "blue"}
+    after = frozen(selecting, node("n1"), node("w9", labels=blue), node("n3", labels=blue), node("n4"))
+    assert after.members["tunnel-pods"] == {"n1": Role.MEMBER, "n3": Role.MEMBER}
+
+
+def test_a_tunnel_that_is_paused_from_its_beginning_is_in_no_plan() -> None:
+    result = compiled([tunnel(spec={"paused": True})], NODES)
+    assert result.plan.tunnels == ()
+    verdict = result.verdicts["pods"]
+    assert (verdict.accepted, verdict.reason) == (False, Reason.PAUSED)
+
+
+def test_what_was_changed_in_the_pause_comes_into_force_after_it() -> None:
+    paused = frozen({"enforcement": "Permissive"})
+    after = compiled([tunnel(generation=3, spec={"enforcement": "Permissive"})], NODES, previous=paused.plan)
+    (planned,) = after.plan.tunnels
+    assert (planned.generation, planned.enforcement) == (3, Enforcement.PERMISSIVE)
+
+
+# A tunnel that goes, and another one that wants its pairs
+
+
+def heir_and(phase: str, *, rollout: str = "Gradual") -> Compiled:
+    """An old tunnel of all nodes is deleted while a young one of all nodes is in a phase."""
+    old = tunnel("old", spec={"rollout": rollout}, created="2026-01-01T00:00:00Z")
+    young = tunnel("young", spec={"rollout": "Gradual"}, created="2026-01-02T00:00:00Z")
+    before = compiled([old, young], NODES).plan
+    entries = [before.tunnels[0].model_copy(update={"phase": Phase.BLOCK})]
+    entries.append(before.tunnels[1].model_copy(update={"phase": Phase(phase)}))
+    previous = before.model_copy(update={"tunnels": tuple(entries)})
+    memberships = [{"tunnel": "tunnel-old", "role": "Member"}, {"tunnel": "tunnel-young", "role": "Member"}]
+    gone = tunnel(
+        "old", spec={"rollout": rollout}, created=old.created, deleted="2026-05-01T00:00:00Z", finalizers=[FINALIZER]
+    )
+    lines = [carries("old", phase="Block"), carries("young", phase="Accept")]
+    return compiled(
+        [gone, young],
+        NODES,
+        previous=previous,
+        members=[member(name, memberships=memberships) for name in ("n1", "n2")],
+        reports=[report(name, tunnels=lines) for name in ("n1", "n2")],
+    )
+
+
+def order_and_phases(result: Compiled) -> list[tuple[str, Phase]]:
+    return [(planned.name, planned.phase) for planned in result.plan.tunnels]
+
+
+def test_a_tunnel_that_goes_yields_its_pairs_at_once_to_one_that_is_in_its_last_phase() -> None:
+    result = heir_and("Block")
+    assert order_and_phases(result) == [("young", Phase.BLOCK), ("old", Phase.REQUIRE)]
+    assert result.precedence.losses("tunnel-young") == ()
+    assert [m.tunnel for m in result.nodes["n1"].memberships] == ["tunnel-old", "tunnel-young"], "not written anew"
+
+
+def test_a_tunnel_that_goes_waits_for_the_one_that_takes_its_pairs() -> None:
+    """Else these would be in clear while the other one is still on its way."""
+    assert order_and_phases(heir_and("Accept")) == [("old", Phase.BLOCK), ("young", Phase.ESTABLISH)]
+
+
+def test_a_tunnel_that_goes_at_once_waits_for_no_other() -> None:
+    assert order_and_phases(heir_and("Accept", rollout="Immediate")) == [("young", Phase.ESTABLISH)]
 
 
 # Addresses

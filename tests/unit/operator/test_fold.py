@@ -15,6 +15,7 @@ from hauberk_api.tunnel import Enforcement
 from hauberk_operator.claims import Conflict
 from hauberk_operator.compile import Verdict
 from hauberk_operator.fold import fold_mesh, fold_tunnel, mesh_conditions, pod_range
+from hauberk_operator.precedence import Precedence
 from hauberk_operator.standing import Fault
 from tests.unit.operator.builders import report, tunnel
 
@@ -28,12 +29,15 @@ def fold(case: dict[str, Any], *, current: dict[str, Any] | None = None, now: st
     names: list[str] = case["nodes"]
     roles: dict[str, str] = case.get("roles", {})
     accepted: bool = case.get("accepted", True)
+    members = {name: Role(roles.get(name, "Member")) for name in names}
+    spec: dict[str, Any] = {"paused": True} if case.get("paused") else {}
     return fold_tunnel(
-        tunnel(generation=2, status=current),
+        tunnel(generation=2, status=current, spec=spec),
         verdict=ACCEPTED if accepted else REFUSED,
-        members={name: Role(roles.get(name, "Member")) for name in names} if accepted else None,
+        members=members if accepted else None,
         generation=2,
         planned=planned(case) if accepted else None,
+        precedence=precedence(case, members if accepted else {}),
         waits_for=case.get("waitsFor", ()),
         nodes={name: NodeSpec(nodeUID=f"uid-{name}", addresses=()) for name in names},
         reports={name: report(name, **values) for name, values in case["reports"].items()},
@@ -51,6 +55,14 @@ def planned(case: dict[str, Any]) -> PlannedTunnel:
         phase=Phase(case.get("phase", "Block")),
         enforcement=Enforcement(case.get("enforcement", "Strict")),
     )
+
+
+def precedence(case: dict[str, Any], members: dict[str, Role]) -> Precedence:
+    """Of the tunnel and those before it, which the case names with their nodes."""
+    older: dict[str, list[str]] = case.get("older", {})
+    before = [planned(case).model_copy(update={"name": name, "uid": f"tunnel-{name}"}) for name in older]
+    roles = {f"tunnel-{name}": dict.fromkeys(nodes, Role.MEMBER) for name, nodes in older.items()}
+    return Precedence([*before, planned(case)], roles | {"tunnel-pods": members})
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["case"])
@@ -80,7 +92,7 @@ def test_a_transition_time_moves_with_its_status_alone() -> None:
     before = fold(waiting)
     after = fold(up, current=before, now=LATER)
     times = {c["type"]: c["lastTransitionTime"] for c in after["conditions"]}
-    assert times == {"Accepted": NOW, "Ready": LATER, "Degraded": NOW}
+    assert times == {"Accepted": NOW, "Ready": LATER, "Degraded": NOW, "Conflicted": NOW, "Paused": NOW}
 
 
 def test_a_condition_of_somebody_else_stays() -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from hauberk_api.node import Role, peers
+from hauberk_api.node import Role
 from hauberk_api.tunnel import LabelSelector, TunnelSpec
-from hauberk_operator.membership import count_pairs, matches, select_members
+from hauberk_operator.membership import matches, select_members
 from tests.unit.operator.builders import node
 
 LABELS = {"pool": "blue", "zone": "a"}
@@ -66,8 +63,3 @@ def test_hubs_are_those_members_that_the_hub_selector_matches() -> None:
         node("n3", labels={"hub": "yes"}),
     ]
     assert select_members(spec, nodes) == {"n1": Role.HUB, "n2": Role.SPOKE}
-
-
-@given(st.lists(st.sampled_from(Role), max_size=8))
-def test_pairs_are_counted_as_they_peer(roles: list[Role]) -> None:
-    assert count_pairs(roles) == sum(peers(one, other) for one, other in combinations(roles, 2))

@@ -66,7 +66,13 @@ def test_a_tunnel_is_compiled_held_and_reported() -> None:
     settle(api)
     assert [t["name"] for t in plan(api)["tunnels"]] == ["pods"]
     assert tunnel_of(api)["metadata"]["finalizers"] == [FINALIZER]
-    assert conditions(api) == {"Accepted": "Accepted", "Ready": "WaitingForAgents", "Degraded": "AsWanted"}
+    assert conditions(api) == {
+        "Accepted": "Accepted",
+        "Ready": "WaitingForAgents",
+        "Degraded": "AsWanted",
+        "Conflicted": "NoConflict",
+        "Paused": "NotPaused",
+    }
     for name in ("n1", "n2"):
         member = api.objects[MEMBER.kind, name]
         assert member["spec"]["memberships"] == [{"tunnel": "tunnel-pods", "role": "Member"}]
@@ -304,6 +310,48 @@ def test_a_deleted_tunnel_keeps_its_members_until_it_leaves_the_plan() -> None:
     settle(api)
     assert plan(api)["tunnels"][0]["phase"] == "Require"
     assert api.objects[MEMBER.kind, "n1"]["spec"]["memberships"]
+
+
+# Several tunnels
+
+
+def test_the_younger_of_two_tunnels_is_conflicted_until_the_older_goes() -> None:
+    young = tunnel_json("young", created="2026-03-01T00:00:00Z")
+    api = cluster("n1", "n2", "n3", tunnels=(tunnel_json(), young))
+    settle(api)
+    assert conditions(api)["Conflicted"] == "NoConflict"
+    assert conditions(api, "young")["Conflicted"] == "OlderTunnel"
+    told = [obj for (kind, _), obj in api.objects.items() if kind == "Event" and obj["reason"] == "OlderTunnel"]
+    assert [(event["regarding"]["name"], event["type"]) for event in told] == [("young", "Warning")]
+    asyncio.run(api.delete(TUNNEL, "pods"))
+    settle(api)
+    assert conditions(api, "young")["Conflicted"] == "NoConflict"
+
+
+def test_a_tunnel_that_goes_hands_its_pairs_over_and_then_goes_back_phase_by_phase() -> None:
+    young = tunnel_json("young", created="2026-03-01T00:00:00Z", spec=GRADUAL)
+    api = cluster("n1", "n2", tunnels=(tunnel_json(spec=GRADUAL), young))
+    seen: list[list[str]] = []
+    deleted = False
+    while True:
+        settle(api)
+        here = [f"{tunnel['name']} {tunnel['phase']}" for tunnel in plan(api)["tunnels"]]
+        if here in seen and deleted:
+            break
+        if here in seen:
+            asyncio.run(api.delete(TUNNEL, "pods"))
+            deleted = True
+            continue
+        seen.append(here)
+        follow(api, "n1", "n2")
+    assert seen[-6:] == [
+        ["pods Block", "young Block"],
+        ["young Block", "pods Require"],
+        ["young Block", "pods Protect"],
+        ["young Block", "pods Establish"],
+        ["young Block", "pods Accept"],
+        ["young Block"],
+    ]
 
 
 # The startup taint
