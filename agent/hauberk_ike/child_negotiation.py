@@ -4,7 +4,8 @@ IKE_AUTH and CREATE_CHILD_SA carry the same payloads for a CHILD SA; the latter 
 proposals have one. A rekey's selectors and mode are those of the old CHILD SA: narrower ones are refused, whoever
 answers (section 2.9.2), and wider ones only as far as the child's configuration goes.
 
-Notifies that go with these payloads: USE_TRANSPORT_MODE is a request that the answer grants by repeating it.
+Notifies that go with these payloads: USE_TRANSPORT_MODE is a request that the answer grants by repeating it, and so is
+USE_AGGFRAG (`hauberk_ike.aggfrag`).
 ADDITIONAL_TS_POSSIBLE tells the initiator that what was narrowed away may be had in a CHILD SA of its own; we say it
 where it is true, and leave it to our owner what to do about it. SINGLE_PAIR_REQUIRED asks for a CHILD SA for one pair
 of addresses; the packet that caused ours tells which. ESP_TFC_PADDING_NOT_SUPPORTED needs nothing, as we never pad, and
@@ -14,6 +15,7 @@ NON_FIRST_FRAGMENTS_ALSO is not granted, as the kernel has no such states.
 from typing import TYPE_CHECKING
 
 from hauberk_ike import negotiation, vendor
+from hauberk_ike.aggfrag import build_use_aggfrag, is_aggfrag, parse_use_aggfrag
 from hauberk_ike.child_sa import AgreedChild, ChildSa
 from hauberk_ike.config import ChildConfig, Mode
 from hauberk_ike.errors import ExchangeRefused, MalformedMessage, SpiUnavailable
@@ -83,6 +85,8 @@ class ChildRequest:
         ]
         if self.config.mode is Mode.TRANSPORT:
             payloads.append(Notify(type=NotifyType.USE_TRANSPORT_MODE))
+        if self._wants_aggfrag:
+            payloads.append(build_use_aggfrag())
         if sa.peer_is_hauberk:
             payloads.append(vendor.build_label(self.config.label))
         return payloads
@@ -108,6 +112,12 @@ class ChildRequest:
             raise ExchangeRefused(NotifyType.TS_UNACCEPTABLE, "the answer narrows the rekeyed traffic selectors")
         if transport is not (self.config.mode is Mode.TRANSPORT):
             raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, "the answer is for another mode")
+        aggfrag = parse_use_aggfrag(contents)
+        if is_aggfrag(contents) and (aggfrag is None or not self._wants_aggfrag):
+            raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, "the answer is for AGGFRAG in a way that we can't do")
+        mode = _granted(self.config, aggfrag=aggfrag is not None)
+        if old is not None and mode is not old.mode:
+            raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, "the answer is for another mode than what is rekeyed")
         spi_out = parse_spi(spi)
         assert self._spi_in is not None
         spi_in, self._spi_in = self._spi_in, None
@@ -116,12 +126,19 @@ class ChildRequest:
             initiator=True,
             spi_in=spi_in,
             spi_out=spi_out,
-            mode=self.config.mode,
+            mode=mode,
             proposal=proposal,
             ts_local=ts_local,
             ts_remote=ts_remote,
             replaces=old,
+            aggfrag=aggfrag,
         )
+
+    @property
+    def _wants_aggfrag(self) -> bool:
+        if self.replaces is not None:
+            return self.replaces.mode is Mode.IPTFS
+        return self.config.mode is Mode.IPTFS
 
     def accept(self, sa: "IkeSa", contents: Contents, *, nonce_i: bytes, nonce_r: bytes, now: float) -> None:
         """For IKE_AUTH: reports ChildSaUp, or ChildSaFailed for a refusal or an answer that is not to what was asked.
@@ -170,7 +187,18 @@ class ChildOffer:
     `replaces` is what the request is to rekey.
     """
 
-    __slots__ = ("_additional", "_answer", "_spi_out", "_ts_local", "_ts_remote", "config", "proposal", "replaces")
+    __slots__ = (
+        "_additional",
+        "_aggfrag",
+        "_answer",
+        "_mode",
+        "_spi_out",
+        "_ts_local",
+        "_ts_remote",
+        "config",
+        "proposal",
+        "replaces",
+    )
 
     def __init__(
         self, sa: "IkeSa", contents: Contents, *, replaces: ChildSa | None = None, keyed: bool = False
@@ -180,6 +208,7 @@ class ChildOffer:
         ts_i = contents.one(TsInitiator).selectors
         ts_r = contents.one(TsResponder).selectors
         transport = contents.notify(NotifyType.USE_TRANSPORT_MODE) is not None
+        aggfrag = parse_use_aggfrag(contents)
         label = vendor.parse_label(contents) if sa.peer_is_hauberk else None
         # A rekey makes one more for a while only.
         if len(sa.children) >= sa.context.settings.max_children * (1 if replaces is None else 2):
@@ -201,6 +230,12 @@ class ChildOffer:
                 raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, "a rekey for another mode")
         if config.mode is Mode.TRANSPORT and not transport:
             raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, f"child {config.label!r} is for transport mode")
+        self._mode = _granted(config, aggfrag=aggfrag is not None and not transport)
+        if replaces is not None and self._mode is not replaces.mode:
+            if replaces.mode is Mode.IPTFS:
+                raise ExchangeRefused(NotifyType.NO_PROPOSAL_CHOSEN, "a rekey for another mode")
+            self._mode = replaces.mode  # what was declined once stays so
+        self._aggfrag = aggfrag if self._mode is Mode.IPTFS else None
         self.config = config
         self._ts_local, self._ts_remote = ts_local, ts_remote
         self.proposal, proposal, self._answer = negotiation.choose_esp(
@@ -219,11 +254,12 @@ class ChildOffer:
             initiator=False,
             spi_in=spi_in,
             spi_out=self._spi_out,
-            mode=self.config.mode,
+            mode=self._mode,
             proposal=self.proposal,
             ts_local=self._ts_local,
             ts_remote=self._ts_remote,
             replaces=self.replaces,
+            aggfrag=self._aggfrag,
         )
 
     def payloads(self, agreed: AgreedChild) -> list[KnownPayload]:
@@ -235,6 +271,8 @@ class ChildOffer:
         ]
         if self.config.mode is Mode.TRANSPORT:
             payloads.append(Notify(type=NotifyType.USE_TRANSPORT_MODE))
+        if self._mode is Mode.IPTFS:
+            payloads.append(build_use_aggfrag())
         if self._additional:
             payloads.append(Notify(type=NotifyType.ADDITIONAL_TS_POSSIBLE))
         return payloads
@@ -282,6 +320,11 @@ def _choose_child(
     fitting = [each for each in found if (each[0].mode is Mode.TRANSPORT) is transport] or found
     child, local, remote, _ = next((each for each in fitting if each[3]), fitting[0])
     return child, local, remote, len(found) > 1
+
+
+def _granted(config: ChildConfig, *, aggfrag: bool) -> Mode:
+    """The mode of a CHILD SA: of one that may be in AGGFRAG mode, if both ends want that."""
+    return Mode.TUNNEL if config.mode is Mode.IPTFS and not aggfrag else config.mode
 
 
 def _unkeyed(config: ChildConfig) -> tuple[EspProposal, ...]:

@@ -11,6 +11,7 @@ Who is to rekey or delete when is in `due`; the IKE SA's timer looks there.
 from typing import TYPE_CHECKING
 
 from hauberk_ike import lifetime
+from hauberk_ike.aggfrag import Aggfrag
 from hauberk_ike.collision import Asked, Race
 from hauberk_ike.config import ChildConfig, Mode
 from hauberk_ike.events import ChildSaInfo, ChildSaUp
@@ -94,10 +95,12 @@ class ChildSa:
 class AgreedChild:
     """A CHILD SA on which both ends have agreed, but for its keys. It holds the SPI that we have taken for it.
 
-    `replaces` is what it is a rekey of. `initiator`: whether we asked for it.
+    `replaces` is what it is a rekey of. `initiator`: whether we asked for it. `aggfrag`: what the peer requires in the
+    mode IPTFS.
     """
 
     __slots__ = (
+        "aggfrag",
         "config",
         "initiator",
         "mode",
@@ -121,8 +124,10 @@ class AgreedChild:
         ts_local: tuple[TrafficSelector, ...],
         ts_remote: tuple[TrafficSelector, ...],
         replaces: ChildSa | None = None,
+        aggfrag: Aggfrag | None = None,
     ) -> None:
         self.config = config
+        self.aggfrag = aggfrag
         self.initiator = initiator
         self.spi_in = spi_in
         self.spi_out = spi_out
@@ -163,6 +168,7 @@ class AgreedChild:
                 keys_out=ours,
                 proposal=self.proposal,
                 mode=self.mode,
+                dont_fragment=self.aggfrag is not None and self.aggfrag.dont_fragment,
                 ts_local=self.ts_local,
                 ts_remote=self.ts_remote,
                 initiator=self.initiator,

@@ -25,6 +25,8 @@ class Mode(Enum):
 
     TUNNEL = "tunnel"
     TRANSPORT = "transport"
+    IPTFS = "iptfs"
+    """In pieces and together (`hauberk_ike.aggfrag`), with a peer that can; else in tunnel mode."""
 
 
 class Encapsulation(Enum):

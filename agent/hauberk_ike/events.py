@@ -79,6 +79,8 @@ class ChildSaUp:
     local: IpAddress
     remote: IpAddress
     encapsulation: UdpEncapsulation | None
+    dont_fragment: bool = False
+    """In the mode IPTFS: the peer takes whole packets only."""
     rekeyed_spi_in: int | None = None
     """Our inbound SPI of the CHILD SA that this one is to replace, which goes with a ChildSaDown of its own."""
     redundant: bool = False

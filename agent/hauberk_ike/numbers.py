@@ -212,6 +212,7 @@ class NotifyType(IntEnum):
     NO_PPK_AUTH = 16437
     INTERMEDIATE_EXCHANGE_SUPPORTED = 16438  # RFC 9242
     ADDITIONAL_KEY_EXCHANGE = 16441  # RFC 9370
+    USE_AGGFRAG = 16442  # RFC 9347
     IKE_SA_INIT_FULL_TRANSCRIPT_AUTH = 16447  # draft-ietf-ipsecme-ikev2-downgrade-prevention
     HAUBERK_TUNNEL = 40961  # private use, with the Vendor ID of `hauberk_ike.vendor`
 
