@@ -20,6 +20,7 @@ from hauberk_xfrm.errors import (
 )
 from hauberk_xfrm.event import Acquire, Event, Expiry, MappingChange
 from hauberk_xfrm.events import Events, EventSocket
+from hauberk_xfrm.iptfs import IptfsIn, IptfsOut
 from hauberk_xfrm.mark import Mark
 from hauberk_xfrm.migration import Migration, Move
 from hauberk_xfrm.overhead import EspSizes
@@ -75,6 +76,8 @@ __all__ = [
     "ExtraFlag",
     "IpAddress",
     "IpNetwork",
+    "IptfsIn",
+    "IptfsOut",
     "KernelAbilities",
     "Lifetime",
     "MappingChange",

@@ -12,6 +12,7 @@ from struct import error as StructError  # noqa: N812
 
 from hauberk_xfrm.address import IpAddress, IpNetwork, ReqId, Spi
 from hauberk_xfrm.attribute import Malformed, parse_attributes
+from hauberk_xfrm.iptfs import IptfsIn, IptfsOut
 from hauberk_xfrm.layout import (
     ALGO,
     ALGO_AEAD,
@@ -27,6 +28,7 @@ from hauberk_xfrm.layout import (
     STATE_FLAG_AF_UNSPEC,
     STATE_FLAG_ESN,
     UDP_ENCAP_ESPINUDP,
+    UINT16,
     UINT32,
     UINT64,
     USER_TMPL,
@@ -130,6 +132,7 @@ def _decode_state(body: bytes) -> StateDump | None:
     offload: Offload | None = None
     mapping_seconds = 0
     extra_flags = 0
+    iptfs: dict[int, int] = {}
     for kind, value in parse_attributes(body, USERSA_INFO.size):
         match kind:
             case Attribute.ALG_AEAD:
@@ -180,6 +183,17 @@ def _decode_state(body: bytes) -> StateDump | None:
                 (extra_flags,) = UINT32.unpack_from(value)
             case Attribute.MTIMER_THRESH:
                 (mapping_seconds,) = UINT32.unpack_from(value)
+            case (
+                Attribute.IPTFS_DROP_TIME
+                | Attribute.IPTFS_INIT_DELAY
+                | Attribute.IPTFS_MAX_QSIZE
+                | Attribute.IPTFS_PKT_SIZE
+            ):
+                (iptfs[kind],) = UINT32.unpack_from(value)
+            case Attribute.IPTFS_REORDER_WINDOW:
+                (iptfs[kind],) = UINT16.unpack_from(value)
+            case Attribute.IPTFS_DONT_FRAG:
+                iptfs[kind] = 1
             case _:
                 pass
     return StateDump(
@@ -202,6 +216,7 @@ def _decode_state(body: bytes) -> StateDump | None:
         if_id=if_id,
         offload=offload,
         mapping_seconds=mapping_seconds,
+        iptfs=_iptfs(iptfs),
         larval=algorithm is None,
         algorithm=algorithm,
         bytes=byte_count,
@@ -214,6 +229,23 @@ def _decode_state(body: bytes) -> StateDump | None:
         replay_window_packets=replay_window_packets,
         integrity_failed=integrity_failed,
     )
+
+
+def _iptfs(given: dict[int, int]) -> IptfsOut | IptfsIn | None:
+    """From the numbers of the attributes that were there. A kernel shows all of a direction's."""
+    if Attribute.IPTFS_DROP_TIME in given:
+        return IptfsIn(
+            drop_microseconds=given[Attribute.IPTFS_DROP_TIME],
+            reorder_packets=given.get(Attribute.IPTFS_REORDER_WINDOW, 0),
+        )
+    if Attribute.IPTFS_INIT_DELAY in given:
+        return IptfsOut(
+            dont_fragment=Attribute.IPTFS_DONT_FRAG in given,
+            init_delay_microseconds=given[Attribute.IPTFS_INIT_DELAY],
+            max_queue_bytes=given.get(Attribute.IPTFS_MAX_QSIZE, 0),
+            packet_bytes=given.get(Attribute.IPTFS_PKT_SIZE, 0),
+        )
+    return None
 
 
 def _key(value: bytes, start: int, bits: int) -> bytes | None:

@@ -8,6 +8,7 @@ from socket import AF_INET, AF_INET6, AF_UNSPEC, htonl, htons
 
 from hauberk_xfrm.address import IpAddress, ReqId, Spi, family_of
 from hauberk_xfrm.attribute import build_attribute
+from hauberk_xfrm.iptfs import IptfsIn, IptfsOut
 from hauberk_xfrm.layout import (
     ALGO,
     ALGO_AEAD,
@@ -26,6 +27,7 @@ from hauberk_xfrm.layout import (
     STATE_FLAG_AF_UNSPEC,
     STATE_FLAG_ESN,
     UDP_ENCAP_ESPINUDP,
+    UINT16,
     UINT32,
     USER_TMPL,
     USERPOLICY_ID,
@@ -108,6 +110,8 @@ def encode_state(state: State) -> bytes:
         body += _offload(state, state.offload)
     if state.mapping_seconds:
         body += build_attribute(Attribute.MTIMER_THRESH, UINT32.pack(state.mapping_seconds))
+    if state.iptfs is not None:
+        body += _iptfs(state.iptfs)
     return body
 
 
@@ -223,6 +227,21 @@ def _encapsulation(ports: UdpPorts) -> bytes:
     # The original address (RFC 3948 section 3.1.2) is written and shown, but no kernel looks at it.
     template = ENCAP_TMPL.pack(UDP_ENCAP_ESPINUDP, htons(ports.source), htons(ports.destination), b"")
     return build_attribute(Attribute.ENCAP, template)
+
+
+def _iptfs(iptfs: IptfsOut | IptfsIn) -> bytes:
+    if isinstance(iptfs, IptfsIn):
+        return build_attribute(Attribute.IPTFS_DROP_TIME, UINT32.pack(iptfs.drop_microseconds)) + build_attribute(
+            Attribute.IPTFS_REORDER_WINDOW, UINT16.pack(iptfs.reorder_packets)
+        )
+    body = build_attribute(Attribute.IPTFS_DONT_FRAG, b"") if iptfs.dont_fragment else b""
+    for kind, value in (
+        (Attribute.IPTFS_INIT_DELAY, iptfs.init_delay_microseconds),
+        (Attribute.IPTFS_MAX_QSIZE, iptfs.max_queue_bytes),
+        (Attribute.IPTFS_PKT_SIZE, iptfs.packet_bytes),
+    ):
+        body += build_attribute(kind, UINT32.pack(value))
+    return body
 
 
 def _aead(aead: Aead) -> bytes:

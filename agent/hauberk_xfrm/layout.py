@@ -88,6 +88,12 @@ class Attribute(IntEnum):
     IF_ID = 31
     MTIMER_THRESH = 32
     SA_DIR = 33
+    IPTFS_DROP_TIME = 36
+    IPTFS_REORDER_WINDOW = 37
+    IPTFS_DONT_FRAG = 38
+    IPTFS_INIT_DELAY = 39
+    IPTFS_MAX_QSIZE = 40
+    IPTFS_PKT_SIZE = 41
 
 
 class StateTableAttribute(IntEnum):
@@ -188,5 +194,6 @@ HASH_INFO = Struct("=II")
 # struct xfrmu_spdinfo: incnt, outcnt, fwdcnt, inscnt, outscnt, fwdscnt
 SPD_INFO = Struct("=6I")
 
+UINT16 = Struct("=H")
 UINT32 = Struct("=I")
 UINT64 = Struct("=Q")

@@ -180,6 +180,12 @@ class XfrmMessage(nlmsg):
         (33, "XFRMA_SA_DIR", "uint8"),
         (34, "XFRMA_NAT_KEEPALIVE_INTERVAL", "uint32"),
         (35, "XFRMA_SA_PCPU", "uint32"),
+        (36, "XFRMA_IPTFS_DROP_TIME", "uint32"),
+        (37, "XFRMA_IPTFS_REORDER_WINDOW", "uint16"),
+        (38, "XFRMA_IPTFS_DONT_FRAG", "flag"),
+        (39, "XFRMA_IPTFS_INIT_DELAY", "uint32"),
+        (40, "XFRMA_IPTFS_MAX_QSIZE", "uint32"),
+        (41, "XFRMA_IPTFS_PKT_SIZE", "uint32"),
     )
 
     class address(nla):  # noqa: N801 (named as in nla_map)

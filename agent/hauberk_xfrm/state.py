@@ -5,6 +5,7 @@ from enum import IntEnum, IntFlag
 from typing import Protocol
 
 from hauberk_xfrm.address import IpAddress, ReqId, Spi
+from hauberk_xfrm.iptfs import IptfsIn, IptfsOut
 from hauberk_xfrm.mark import NO_MARK, Mark
 
 ESP = 50
@@ -197,6 +198,8 @@ class State:
     if_id: int = 0
     offload: Offload | None = None
     mapping_seconds: int = 0
+    iptfs: IptfsOut | IptfsIn | None = None
+    """In IP-TFS mode; None: as the kernel does it by default."""
 
     def __post_init__(self) -> None:
         if self.source.version != self.destination.version:

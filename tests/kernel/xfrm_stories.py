@@ -18,6 +18,8 @@ from hauberk_xfrm import (
     Aead,
     Authenc,
     ExtraFlag,
+    IptfsIn,
+    IptfsOut,
     Lifetime,
     Mark,
     Mode,
@@ -262,7 +264,6 @@ VARIANTS = [
     state_of(mode=Mode.TRANSPORT),
     state_of(**OVER_IPV6, mode=Mode.TRANSPORT, flags=StateFlag.NOPMTUDISC),
     state_of(mode=Mode.BEET),
-    state_of(mode=Mode.IPTFS, direction=StateDirection.IN),
     state_of(flags=StateFlag.DECAP_DSCP | StateFlag.NOECN),
     state_of(lifetime=Lifetime(soft_bytes=1, hard_bytes=2**63, soft_packets=3, hard_packets=2**40)),
     state_of(reqid=ReqId(0xFFFFFFFF), spi=Spi(0x100)),
@@ -273,6 +274,15 @@ VARIANTS = [
     state_of(extra_flags=ExtraFlag.DONT_ENCAP_DSCP, direction=StateDirection.OUT, replay_window=0),
     state_of(extra_flags=ExtraFlag.OSEQ_MAY_WRAP | ExtraFlag.DONT_ENCAP_DSCP, esn=False, replay_window=0),
     state_of(output_mark=Mark(value=0x20, mask=0xF0), direction=StateDirection.OUT, replay_window=0),
+    state_of(mode=Mode.IPTFS, direction=StateDirection.IN, iptfs=IptfsIn(drop_microseconds=5, reorder_packets=9)),
+    state_of(mode=Mode.IPTFS, direction=StateDirection.IN, iptfs=IptfsIn()),
+    state_of(mode=Mode.IPTFS, direction=StateDirection.OUT, replay_window=0, iptfs=IptfsOut()),
+    state_of(
+        mode=Mode.IPTFS,
+        direction=StateDirection.OUT,
+        replay_window=0,
+        iptfs=IptfsOut(dont_fragment=True, init_delay_microseconds=70, max_queue_bytes=100_000, packet_bytes=1400),
+    ),
     state_of(output_mark=Mark(value=7, mask=0xFFFFFFFF), if_id=0xFFFFFFFF, direction=StateDirection.IN),
 ]
 

@@ -15,6 +15,8 @@ from hauberk_xfrm import (
     ExtraFlag,
     IpAddress,
     IpNetwork,
+    IptfsIn,
+    IptfsOut,
     Lifetime,
     Mark,
     Migration,
@@ -127,6 +129,16 @@ marks = st.builds(Mark, value=uint32, mask=uint32)
 offloads = st.builds(Offload, interface=st.integers(1, 0x7FFFFFFF), packet=st.booleans())
 
 
+iptfs_outs = st.builds(
+    IptfsOut,
+    dont_fragment=st.booleans(),
+    init_delay_microseconds=uint32,
+    max_queue_bytes=uint32,
+    packet_bytes=uint32,
+)
+iptfs_ins = st.builds(IptfsIn, drop_microseconds=uint32, reorder_packets=uint16)
+
+
 @st.composite
 def states(draw: st.DrawFn) -> State:
     family = draw(families)
@@ -152,6 +164,7 @@ def states(draw: st.DrawFn) -> State:
         if_id=draw(uint32),
         offload=None if direction is None else draw(st.none() | offloads),
         mapping_seconds=draw(uint32),
+        iptfs=draw(st.none() | iptfs_outs | iptfs_ins),
     )
 
 

@@ -13,6 +13,8 @@ from hauberk_xfrm import (
     Aead,
     Authenc,
     IpAddress,
+    IptfsIn,
+    IptfsOut,
     Mark,
     Migration,
     Mode,
@@ -99,6 +101,20 @@ def algorithm_attributes(state: State) -> list[tuple[str, Any]]:
     return [("XFRMA_ALG_AUTH_TRUNC", mac), ("XFRMA_ALG_CRYPT", cipher)]
 
 
+def iptfs_attributes(iptfs: IptfsOut | IptfsIn) -> list[tuple[str, Any]]:
+    if isinstance(iptfs, IptfsIn):
+        return [
+            ("XFRMA_IPTFS_DROP_TIME", iptfs.drop_microseconds),
+            ("XFRMA_IPTFS_REORDER_WINDOW", iptfs.reorder_packets),
+        ]
+    return [
+        *([("XFRMA_IPTFS_DONT_FRAG", True)] if iptfs.dont_fragment else []),
+        ("XFRMA_IPTFS_INIT_DELAY", iptfs.init_delay_microseconds),
+        ("XFRMA_IPTFS_MAX_QSIZE", iptfs.max_queue_bytes),
+        ("XFRMA_IPTFS_PKT_SIZE", iptfs.packet_bytes),
+    ]
+
+
 @unhurried
 @given(states())
 def test_a_state_is_what_pyroute2_makes_of_it(state: State) -> None:
@@ -123,6 +139,8 @@ def test_a_state_is_what_pyroute2_makes_of_it(state: State) -> None:
         attributes.append(("XFRMA_OFFLOAD_DEV", {"ifindex": state.offload.interface, "flags": flags}))
     if state.mapping_seconds:
         attributes.append(("XFRMA_MTIMER_THRESH", state.mapping_seconds))
+    if state.iptfs is not None:
+        attributes += iptfs_attributes(state.iptfs)
     by_pyroute2 = build_body(
         UserSaInfo(),
         sel_family=0 if both_families else family_of(state.source),
