@@ -2,12 +2,13 @@
 
 A report lists at most MAX_UNWELL of the peers that are not well, plus a count of all of them, so the number of
 established pairs is a lower bound: a pair counts as established when both ends have reported that they follow the
-tunnel's generation and neither calls it unwell, and what was not listed by name is subtracted in full. It never claims
-more than is true.
+tunnel's generation and neither calls it unwell, and what was not listed by name is subtracted in full. Of a node that
+several others miss no pair counts, as only a few of those that miss a node say so. It never claims more than is true.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +17,7 @@ from typing import Any, Final
 from hauberk_api.conditions import Condition, ConditionStatus, ConditionType, Reason, set_conditions
 from hauberk_api.node import NodeSpec, Role
 from hauberk_api.plan import Phase, PlannedTunnel, final_phase, reached
-from hauberk_api.report import ReportStatus, TunnelReport, UnwellPeer, UnwellReason
+from hauberk_api.report import WITNESSES, ReportStatus, TunnelReport, UnwellPeer, UnwellReason
 from hauberk_api.tunnel import Enforcement
 from hauberk_operator.claims import Conflict
 from hauberk_operator.compile import Verdict
@@ -191,16 +192,28 @@ def _established(
     following: Mapping[str, ReportStatus],
     unwell: Mapping[tuple[str, str], UnwellPeer],
 ) -> int:
-    """A node that is not ready and names no pair (no identity, no ESP, just started) vouches for none of its pairs."""
-    uid = tunnel.uid
+    """A node that is not ready and names no pair (no identity, no ESP, just started) vouches for none of its pairs.
+
+    Nor does one that several others miss: its witnesses report that for all of its peers (hauberk_agent.witness).
+    """
+    uid, missed = tunnel.uid, _missed(tunnel.name, following)
     vouching = {
         name: report
         for name, report in following.items()
-        if _tunnel_report(report, uid, generation).ready or any(peer.tunnel == tunnel.name for peer in report.unwell)
+        if name not in missed
+        and (_tunnel_report(report, uid, generation).ready or any(peer.tunnel == tunnel.name for peer in report.unwell))
     }
     listed = sum(1 for a, b in unwell if a in vouching and b in vouching and precedence.carries(uid, a, b))
     unlisted = sum(max(0, report.unwell_count - len(report.unwell)) for report in vouching.values())
     return max(0, precedence.carried(uid, vouching) - listed - unlisted)
+
+
+def _missed(tunnel: str, following: Mapping[str, ReportStatus]) -> set[str]:
+    """The nodes that more than one other misses, where not all who miss a node say so."""
+    if len(following) <= WITNESSES + 1:
+        return set()
+    times = Counter(peer.node for report in following.values() for peer in report.unwell if peer.tunnel == tunnel)
+    return {name for name, count in times.items() if count > 1}
 
 
 def _faults(
