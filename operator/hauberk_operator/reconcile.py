@@ -43,6 +43,9 @@ PHASES_LIMIT: Final = timedelta(seconds=45)
 REMOVAL_LIMIT: Final = timedelta(seconds=60)
 """How long the removal of a tunnel waits for agents to take it down."""
 
+SET_UP_LIMIT: Final = timedelta(seconds=10)
+"""How long a new Node may take to get its pod CIDRs, or to be Ready without any. It is published once then, not twice:
+every agent of the mesh is sent an event each time."""
 
 _LOOK_AGAIN: Final = timedelta(seconds=1)
 
@@ -76,9 +79,10 @@ def reconcile(view: ClusterView, *, standing: Standing, now: datetime) -> Reconc
         authority=standing.authority,
         overdue=[tunnel.uid for tunnel in view.tunnels.values() if _left(tunnel, PHASES_LIMIT, now) <= timedelta(0)],
     )
-    members = (_write_members(view, compiled), _write_mesh(mesh, compiled, standing, now))
+    member_writes, unsettled = _write_members(view, compiled, now)
+    members = (member_writes, _write_mesh(mesh, compiled, standing, now))
     goes = mesh.plan is not None and {t.uid for t in mesh.plan.tunnels} - {t.uid for t in compiled.plan.tunnels}
-    removals, look_again = _finish_removals(view, mesh.plan, now)
+    removals, removal_left = _finish_removals(view, mesh.plan, now)
     return Reconciliation(
         stages=(
             _hold_tunnels(view, compiled),
@@ -86,7 +90,7 @@ def reconcile(view: ClusterView, *, standing: Standing, now: datetime) -> Reconc
             (*_write_statuses(view, compiled, now), *removals, *_collect_garbage(view)),
         ),
         untaint=_ready_nodes(view, mesh.plan),
-        look_again=look_again,
+        look_again=min((wait for wait in (unsettled, removal_left) if wait is not None), default=None),
     )
 
 
@@ -120,16 +124,22 @@ def _hold_tunnels(view: ClusterView, compiled: Compiled) -> tuple[Write, ...]:
     )
 
 
-def _write_members(view: ClusterView, compiled: Compiled) -> tuple[Write, ...]:
+def _write_members(view: ClusterView, compiled: Compiled, now: datetime) -> tuple[tuple[Write, ...], timedelta | None]:
+    """The IPsecNodes that are to be made or changed, and when to look again at Nodes that are being set up."""
     writes: list[Write] = []
+    waits: list[timedelta] = []
     for name, spec in compiled.nodes.items():
         node, member = view.nodes[name], view.members.get(name)
         if member is None:
+            left = datetime.fromisoformat(node.created) + SET_UP_LIMIT - now
+            if not node.ready and not spec.pod_cidrs and left > timedelta(0):
+                waits.append(left)
+                continue
             writes.append(create(MEMBER, name, owner=node, spec=spec.to_object(), why="a new Node"))
         elif member.spec != spec or member.owner_uid != node.uid:
             values = {"/spec": spec.to_object(), "/metadata/ownerReferences": [owner_reference(node)]}
             writes.append(patch(MEMBER, member, values, why="its Node or its memberships have changed"))
-    return tuple(writes)
+    return tuple(writes), min(waits, default=None)
 
 
 def _write_mesh(mesh: MeshFacts, compiled: Compiled, standing: Standing, now: datetime) -> tuple[Write, ...]:

@@ -6,9 +6,11 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from hauberk_api.names import FINALIZER
 from hauberk_operator.facts import Json
-from hauberk_operator.reconcile import PHASES_LIMIT, REMOVAL_LIMIT, reconcile
+from hauberk_operator.reconcile import PHASES_LIMIT, REMOVAL_LIMIT, SET_UP_LIMIT, reconcile
 from hauberk_operator.standing import Standing
 from hauberk_operator.writes import MEMBER, MESH, NODE, REPORT, TUNNEL
 from tests.unit.operator.builders import carries, mesh_json, node_json, report_json, tunnel_json
@@ -113,6 +115,25 @@ def test_a_node_that_joins_costs_one_ipsecnode_and_the_tunnels_status() -> None:
     settle(api)
     api.add(NODE, node_json("n4"))
     assert settle(api) == ["create IPsecNode n4", "patch IPsecTunnel pods/status"]
+
+
+def test_a_node_that_is_being_set_up_is_published_once() -> None:
+    """A kubelet registers its Node, and a controller gives it its pod CIDRs a moment later."""
+    api = cluster("n1", "n2")
+    settle(api)
+    api.add(NODE, node_json("n3", created="2026-05-01T00:00:00Z", pod_cidrs=[], ready=False))
+    assert "create IPsecNode n3" not in settle(api)
+    assert reconcile(api.view(), standing=STANDING, now=NOW).look_again == SET_UP_LIMIT
+    api.add(NODE, node_json("n3", created="2026-05-01T00:00:00Z", ready=False))
+    assert [write for write in settle(api) if "IPsecNode" in write] == ["create IPsecNode n3"]
+
+
+@pytest.mark.parametrize(("ready", "after"), [(True, timedelta(0)), (False, SET_UP_LIMIT)])
+def test_a_node_that_gets_no_pod_cidrs_is_published_all_the_same(ready: bool, after: timedelta) -> None:
+    api = cluster("n1")
+    api.add(NODE, node_json("n2", created="2026-05-01T00:00:00Z", pod_cidrs=[], ready=ready))
+    settle(api, now=NOW + after)
+    assert (MEMBER.kind, "n2") in api.objects
 
 
 def test_a_node_that_goes_takes_its_objects_with_it() -> None:
