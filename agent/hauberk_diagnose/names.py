@@ -210,6 +210,8 @@ NOTIFIES: Final = {
     16446: "PPK_IDENTITY_KEY",
     16447: "IKE_SA_INIT_FULL_TRANSCRIPT_AUTH",  # draft-ietf-ipsecme-ikev2-downgrade-prevention
     40961: "HAUBERK_TUNNEL",  # private use; other vendors give it other meanings
+    40962: "HAUBERK_ESP_ARRIVED",
+    40963: "HAUBERK_ESP_PATH",
 }
 
 TRANSFORM_TYPES: Final = {

@@ -19,6 +19,7 @@ from hauberk_ike import (
     ChildSaFailed,
     ChildSaInfo,
     ChildSaUp,
+    EspArrived,
     EspKey,
     Event,
     IkeSaDown,
@@ -148,6 +149,9 @@ def sentence(event: Event) -> str:
             return f"CHILD SA {event.label} down: {event.spi_in:08x} in, {event.spi_out:08x} out, {who}"
         case ChildSaFailed():
             return f"CHILD SA {event.label} failed: {event.reason}"
+        case EspArrived():
+            count = "an unknown number of" if event.packets is None else f"{event.packets}"
+            return f"{count} packets have arrived on {event.spi_out:08x} out"
         case IkeSaDown():
             message = f": {event.message}" if event.message else ""
             return f"IKE SA {event.ike_sa} down: {event.reason.value}{message}"

@@ -116,6 +116,9 @@ class _Policy:
     def release_spi(self, spi: int, peer: PeerConfig) -> None:
         self._installation.release(spi, peer)
 
+    def count_arrived(self, spi: int, peer: PeerConfig) -> int | None:
+        return None
+
 
 class Runner:
     """One run."""

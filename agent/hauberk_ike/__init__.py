@@ -27,12 +27,14 @@ from hauberk_ike.encapsulation import UdpEncapsulation
 from hauberk_ike.endpoint import IkeEndpoint
 from hauberk_ike.errors import ProposalError, RefusalReason, Refused, SpiUnavailable, UnknownIkeSa
 from hauberk_ike.esp_key import EspKey
+from hauberk_ike.esp_path import EspPath
 from hauberk_ike.events import (
     ChildSaDown,
     ChildSaFailed,
     ChildSaInfo,
     ChildSaUp,
     DownReason,
+    EspArrived,
     Event,
     IkeSaDown,
     IkeSaId,
@@ -63,7 +65,9 @@ __all__ = [
     "Encapsulation",
     "EndpointSettings",
     "EsnId",
+    "EspArrived",
     "EspKey",
+    "EspPath",
     "EspProposal",
     "Event",
     "Identity",

@@ -307,7 +307,7 @@ def _choose_child(
     """
     seen = as_seen(sa.path, ts_local, ts_remote)
     found: list[tuple[ChildConfig, Selectors, Selectors, bool]] = []
-    for child in sa.peer.children:
+    for child in sa.peer.permitted_children:
         if label is not None and child.label != label:
             continue
         asked_local, asked_remote = seen if transport and child.mode is Mode.TRANSPORT else (ts_local, ts_remote)

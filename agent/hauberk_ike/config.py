@@ -10,6 +10,7 @@ from typing import Protocol
 
 from hauberk_ike.credentials import PeerAuthentication
 from hauberk_ike.datagram import IpAddress, SocketAddress
+from hauberk_ike.esp_path import EspPath
 from hauberk_ike.identity import Identity
 from hauberk_ike.proposals import EspProposal, IkeProposal
 from hauberk_ike.selectors import TrafficSelector
@@ -74,6 +75,9 @@ class PeerConfig:
     With no `children` the IKE SA is set up alone, if the peer can (RFC 6023). `children_apart`: as initiator, likewise,
     and each child then has an exchange of its own, with a key exchange of its own if its proposals have one.
     `mobike`: as responder, let the peer move to other addresses if the policy permits them (RFC 4555).
+    `esp_path`: as initiator, what we tell a Hauberk peer of it; where it is blocked ESP goes in UDP as with ALWAYS.
+    `further_children` may be had as well, by whoever asks for one (`IkeEndpoint.create_child`): they are not set up
+    with the IKE SA.
     """
 
     name: str
@@ -88,15 +92,22 @@ class PeerConfig:
     encapsulation: Encapsulation = Encapsulation.AUTO
     mobike: bool = False
     children_apart: bool = False
+    esp_path: EspPath = EspPath.UNKNOWN
+    further_children: tuple[ChildConfig, ...] = ()
     rekey_seconds: float = 0.0
     """How long the IKE SA lives before it is rekeyed; 0: as long as nobody asks."""
 
     def __post_init__(self) -> None:
         if not self.ike_proposals:
             raise ValueError(f"peer {self.name!r} has no IKE proposal")
-        labels = [child.label for child in self.children]
+        labels = [child.label for child in self.permitted_children]
         if len(set(labels)) != len(labels):
             raise ValueError(f"peer {self.name!r} has two children of one label")
+
+    @property
+    def permitted_children(self) -> tuple[ChildConfig, ...]:
+        """All that a CHILD SA may be for."""
+        return (*self.children, *self.further_children)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,4 +199,8 @@ class PeerPolicy(Protocol):
 
     def release_spi(self, spi: int, peer: PeerConfig) -> None:
         """The negotiation that `spi` was allocated for has failed: no ChildSaUp will name it."""
+        ...
+
+    def count_arrived(self, spi: int, peer: PeerConfig) -> int | None:
+        """How many packets have come in on our inbound SA with `spi`, which is the peer's. None: it is not known."""
         ...

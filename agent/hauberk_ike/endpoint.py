@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Final
 
 from hauberk_ike.child_negotiation import Packet
-from hauberk_ike.config import ChildConfig, EndpointSettings, PeerConfig, PeerPolicy
+from hauberk_ike.config import ChildConfig, Encapsulation, EndpointSettings, PeerConfig, PeerPolicy
 from hauberk_ike.context import Context
 from hauberk_ike.cookie import CookieJar, read_request
 from hauberk_ike.credentials import Credentials
@@ -35,9 +35,11 @@ from hauberk_ike.errors import (
     UnknownIkeSa,
     UnsupportedCritical,
 )
+from hauberk_ike.esp_path import EspPath
 from hauberk_ike.events import DownReason, Event, IkeSaId, IkeSaInfo, PeerRefused
 from hauberk_ike.exchanges import ike_sa_init
 from hauberk_ike.exchanges.create_child_sa import CreateChildSa
+from hauberk_ike.exchanges.esp_arrival import AskEspArrived
 from hauberk_ike.exchanges.exchange import Inbound
 from hauberk_ike.exchanges.ike_sa_init import IkeSaInit, InitOffer
 from hauberk_ike.exchanges.reauthentication import FinishReauthentication
@@ -222,6 +224,15 @@ class IkeEndpoint:
         if sa.is_up:
             follow(sa, local=sa.path.local, remote=remote, now=now)
 
+    def ask_esp_arrived(self, ike_sa: IkeSaId, spi_out: int, *, now: float) -> None:
+        """Asks a Hauberk peer how many packets it has got on the CHILD SA that we send on with `spi_out`.
+
+        EspArrived follows, or IkeSaDown if the peer does not answer. Raises UnknownIkeSa.
+        """
+        sa = self._find_open(ike_sa)
+        sa.start_when_established(AskEspArrived(spi_out), now)
+        self._registry.settle(sa)
+
     def delete_child(self, ike_sa: IkeSaId, spi_in: int, *, now: float) -> None:
         """Deletes the CHILD SA whose inbound SPI is `spi_in`; ChildSaDown follows. Raises UnknownIkeSa.
 
@@ -259,13 +270,14 @@ class IkeEndpoint:
         return tuple(sa.info() for sa in self._registry.alive() if sa.state is State.ESTABLISHED and not sa.is_closing)
 
     def _make_initiator(self, peer: PeerConfig, now: float) -> IkeSa:
+        wish = Encapsulation.ALWAYS if peer.esp_path is EspPath.BLOCKED else peer.encapsulation
         sa = IkeSa(
             self._context,
             self._registry.new_handle(),
             initiator=True,
             spi_i=self._registry.new_spi(),
             spi_r=NO_SPI,
-            path=Path(self._settings, peer.encapsulation, local=peer.local, remote=peer.remote),
+            path=Path(self._settings, wish, local=peer.local, remote=peer.remote),
             now=now,
         )
         sa.peer = peer

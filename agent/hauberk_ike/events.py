@@ -9,6 +9,7 @@ from hauberk_ike.config import Mode, PeerConfig
 from hauberk_ike.datagram import IpAddress, SocketAddress
 from hauberk_ike.encapsulation import UdpEncapsulation
 from hauberk_ike.esp_key import EspKey
+from hauberk_ike.esp_path import EspPath
 from hauberk_ike.proposals import EspProposal
 from hauberk_ike.selectors import TrafficSelector
 
@@ -50,6 +51,8 @@ class IkeSaUp:
     nat_remote: bool = False
     ppk: bool = False
     """Whether a post-quantum pre-shared key is in the keys (RFC 8784)."""
+    esp_path: EspPath = EspPath.UNKNOWN
+    """What the initiator told us of it."""
     rekeyed: IkeSaId | None = None
     """The IKE SA that this one is to replace by reauthentication, which ends once all CHILD SAs are up here. (A rekey
     has IkeSaRekeyed instead.)"""
@@ -110,6 +113,19 @@ class ChildSaFailed:
     label: str
     reason: str
     rekeyed_spi_in: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EspArrived:
+    """What `IkeEndpoint.ask_esp_arrived` has found out: how many packets the peer has got on the SA that we send on.
+
+    None: the peer cannot tell, or the CHILD SA is gone.
+    """
+
+    ike_sa: IkeSaId
+    peer: PeerConfig
+    spi_out: int
+    packets: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +217,7 @@ Event = (
     | ChildSaUp
     | ChildSaDown
     | ChildSaFailed
+    | EspArrived
     | IkeSaDown
     | PeerRefused
     | RefusalsWithheld

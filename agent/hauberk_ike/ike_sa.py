@@ -19,6 +19,7 @@ from hauberk_ike.context import Context
 from hauberk_ike.datagram import SocketAddress
 from hauberk_ike.error_notify import error_notify
 from hauberk_ike.errors import ExchangeRefused, ProtocolError, RefusalReason, UnsupportedCritical
+from hauberk_ike.esp_path import EspPath
 from hauberk_ike.events import (
     ChildSaDown,
     DownReason,
@@ -114,6 +115,7 @@ class IkeSa:
         "spi_r",
         "state",
         "successor",
+        "told_esp_path",
         "use_ppk",
     )
 
@@ -175,6 +177,8 @@ class IkeSa:
         """Inbound SPIs of children that a DELETE of ours is on its way for."""
         self.deleted_early: set[int] | None = None
         """While we ask for a child: SPIs of the peer's that it deleted before its answer has reached us."""
+        self.told_esp_path = EspPath.UNKNOWN
+        """As responder: what the peer told of it."""
         self.close_reason = ""
         self.closes_at: float | None = None
         """When it is closed, as it is out of step with the peer's."""
@@ -301,6 +305,7 @@ class IkeSa:
                 nat_remote=self.path.nat_remote,
                 rekeyed=self.reauthenticates.heir.handle if self.reauthenticates is not None else None,
                 ppk=self.has_ppk,
+                esp_path=self.told_esp_path,
             )
         )
         self.plan_rekey(now)

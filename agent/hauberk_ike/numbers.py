@@ -215,6 +215,8 @@ class NotifyType(IntEnum):
     USE_AGGFRAG = 16442  # RFC 9347
     IKE_SA_INIT_FULL_TRANSCRIPT_AUTH = 16447  # draft-ietf-ipsecme-ikev2-downgrade-prevention
     HAUBERK_TUNNEL = 40961  # private use, with the Vendor ID of `hauberk_ike.vendor`
+    HAUBERK_ESP_ARRIVED = 40962  # likewise: `hauberk_ike.exchanges.esp_arrival`
+    HAUBERK_ESP_PATH = 40963  # likewise: `hauberk_ike.esp_path`
 
 
 FIRST_STATUS_NOTIFY = 16384

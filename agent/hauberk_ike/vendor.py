@@ -1,4 +1,4 @@
-"""What only Hauberk nodes say to each other: a Vendor ID, and the label of a CHILD SA.
+"""What only Hauberk nodes say to each other: a Vendor ID, and the label of a CHILD SA (and `exchanges.esp_arrival`).
 
 The notify HAUBERK_TUNNEL (40961, from the private range) is sent only to a peer whose IKE_SA_INIT message carried the
 Vendor ID. In a request that creates a CHILD SA it says which of the responder's children is meant, so that two whose

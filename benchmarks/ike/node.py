@@ -134,6 +134,9 @@ class Speaker:
     def release_spi(self, spi: int, peer: PeerConfig) -> None:
         raise AssertionError("no SPI was ever given")
 
+    def count_arrived(self, spi: int, peer: PeerConfig) -> int | None:
+        return None
+
     # hauberk_agent.transport.Speaker
 
     def receive_datagram(self, data: bytes, *, local: SocketAddress, remote: SocketAddress, now: float) -> None:

@@ -20,6 +20,7 @@ from hauberk_ike.errors import (
     Refused,
     SpiUnavailable,
 )
+from hauberk_ike.esp_path import build_esp_path, parse_esp_path
 from hauberk_ike.events import DownReason
 from hauberk_ike.exchanges import mobike
 from hauberk_ike.exchanges.create_child_sa import CreateChildSa
@@ -88,6 +89,8 @@ class IkeAuth:
         payloads += (self._peer.identity.as_responder(), auth)
         if self._peer.initial_contact:
             payloads.append(Notify(type=NotifyType.INITIAL_CONTACT))
+        if sa.peer_is_hauberk:
+            payloads += build_esp_path(self._peer.esp_path)
         return [*payloads, *ppk_notifies, *child]
 
     def _prove(
@@ -202,6 +205,8 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
     proof = authentication.prove(key, sa.keys.prf, _octets(sa, ours, given.keys, by_initiator=False), sa.peer_hashes)
     sa.peer = peer
     _authenticated(sa, identity, leaf, given.keys)
+    if sa.peer_is_hauberk:
+        sa.told_esp_path = parse_esp_path(contents)
     sa.established(initial_contact=_initial_contact(contents), now=now)
     payloads: list[KnownPayload] = [ours]
     if isinstance(key, CertifiedKey):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from hauberk_ike.collision import Doing
 from hauberk_ike.errors import MalformedMessage
 from hauberk_ike.events import DownReason
-from hauberk_ike.exchanges import mobike
+from hauberk_ike.exchanges import esp_arrival, mobike
 from hauberk_ike.exchanges.exchange import Inbound
 from hauberk_ike.numbers import ExchangeType, NotifyType, Protocol
 from hauberk_ike.succession import adopt, hand_over
@@ -126,7 +126,7 @@ def answer(sa: "IkeSa", message: Inbound, now: float) -> Sequence[KnownPayload]:
             if delete.spis and delete.spi_size != _SPI_SIZE:
                 raise MalformedMessage("a DELETE whose ESP SPIs are not 4 bytes long")
             ours += _delete_children(sa, {int.from_bytes(spi) for spi in delete.spis}, now)
-    payloads = mobike.answer(sa, message, now)
+    payloads = [*mobike.answer(sa, message, now), *esp_arrival.answer(sa, contents)]
     if ours:
         payloads.append(Delete(protocol=Protocol.ESP, spi_size=_SPI_SIZE, spis=tuple(ours)))
     return payloads

@@ -101,6 +101,8 @@ class Policy:
         self.authorized: list[tuple[str, SocketAddress]] = []
         self.forbidden: set[IpAddress] = set()
         """Where no peer may move to."""
+        self.arrived: dict[int, int] = {}
+        """By inbound SPI: the packets that a kernel would have counted."""
         self.spis_left = 1_000_000
         self._next_spi = first_spi
 
@@ -131,6 +133,9 @@ class Policy:
 
     def release_spi(self, spi: int, peer: PeerConfig) -> None:
         self.allocated.remove(spi)
+
+    def count_arrived(self, spi: int, peer: PeerConfig) -> int | None:
+        return self.arrived.get(spi)
 
 
 class Party:
