@@ -18,6 +18,7 @@ from hauberk_xfrm.errors import (
     StateExists,
     XfrmError,
 )
+from hauberk_xfrm.esp_probe import EspProbe
 from hauberk_xfrm.event import Acquire, Event, Expiry, MappingChange
 from hauberk_xfrm.events import Events, EventSocket
 from hauberk_xfrm.iptfs import IptfsIn, IptfsOut
@@ -68,6 +69,7 @@ __all__ = [
     "DeleteState",
     "Direction",
     "EspKeys",
+    "EspProbe",
     "EspSizes",
     "Event",
     "EventSocket",

@@ -4,6 +4,7 @@ Called by `Xfrm`; pure. A body is a message without its netlink header: a fixed 
 builds the same bytes from `messages`, in some fifty times as long; the tests compare.
 """
 
+from collections.abc import Sequence
 from socket import AF_INET, AF_INET6, AF_UNSPEC, htonl, htons
 
 from hauberk_xfrm.address import IpAddress, ReqId, Spi, family_of
@@ -39,7 +40,7 @@ from hauberk_xfrm.layout import (
 )
 from hauberk_xfrm.mark import NO_MARK, Mark
 from hauberk_xfrm.migration import Migration, Move
-from hauberk_xfrm.policy import Policy, PolicyType, Slot, Template
+from hauberk_xfrm.policy import Action, Direction, Policy, PolicyType, Slot, Template
 from hauberk_xfrm.selector import EXACT_PORT_MASK, Selector
 from hauberk_xfrm.state import ESP, Aead, Authenc, Lifetime, Mode, Offload, State, StateDirection, UdpPorts
 
@@ -174,6 +175,23 @@ def encode_policy(policy: Policy) -> bytes:
     if policy.templates:
         body += build_attribute(Attribute.TMPL, b"".join([_template(template) for template in policy.templates]))
     return body + _slot_attributes(policy.mark, policy.if_id, policy.type)
+
+
+def encode_socket_policy(family: int, direction: Direction, templates: Sequence[Template]) -> bytes:
+    """What IP_XFRM_POLICY and IPV6_XFRM_POLICY take: a policy for all of a socket's packets, and its templates."""
+    everything = (b"", b"", 0, 0, 0, 0, family, 0, 0, 0, 0, 0)
+    info = USERPOLICY_INFO.pack(
+        *everything,
+        *_NO_LIFETIME,
+        *(0, 0, 0, 0),  # lifetime_cur
+        0,  # priority
+        0,  # index
+        direction,
+        Action.ALLOW.value,
+        0,  # flags
+        0,  # share
+    )
+    return info + b"".join([_template(template) for template in templates])
 
 
 def encode_policy_id(slot: Slot) -> bytes:

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernel import bare_kernel, xfrm_attribute_stories, xfrm_event_stories, xfrm_stories
+from tests.kernel import bare_kernel, esp_probe_stories, xfrm_attribute_stories, xfrm_event_stories, xfrm_stories
 
 pytestmark = pytest.mark.lab
 
 SECONDS = 120
-MODULES = (xfrm_stories, xfrm_attribute_stories, xfrm_event_stories)
+MODULES = (xfrm_stories, xfrm_attribute_stories, xfrm_event_stories, esp_probe_stories)
 
 
 @pytest.fixture(scope="module")
