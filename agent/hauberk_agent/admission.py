@@ -58,6 +58,13 @@ class Admission:
             self._caretaker.fail(pair, UnwellReason.KERNEL_REFUSED, str(error))
             raise SpiUnavailable(str(error)) from error
 
+    def count_arrived(self, spi: int, peer: PeerConfig) -> int | None:
+        try:
+            return self._keeper.count_arrived(local=peer.local.host, spi=Spi(spi))
+        except XfrmError as error:
+            _log.warning("%s: %s", peer.name, error)
+            return None
+
     def release_spi(self, spi: int, peer: PeerConfig) -> None:
         try:
             self._keeper.release(local=peer.local.host, spi=Spi(spi))

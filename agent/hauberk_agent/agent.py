@@ -19,11 +19,13 @@ from typing import Final
 
 from cryptography import x509
 
+from hauberk_agent.blocked_paths import BlockedPaths
 from hauberk_agent.cache import DesiredCache
 from hauberk_agent.clear_traffic import LOOK_SECONDS, ClearTraffic
 from hauberk_agent.clock import ClockWatch
 from hauberk_agent.deposit import Deposit
 from hauberk_agent.desired import Desired
+from hauberk_agent.esp_probes import EspProbes
 from hauberk_agent.health import HealthServer
 from hauberk_agent.identity import Identity, IdentityKeeper, IdentityStore, Wanted, parse_roots
 from hauberk_agent.kernel_watch import KINDS, KernelWatch
@@ -42,7 +44,7 @@ from hauberk_agent.transport import Transport
 from hauberk_agent.witness import Inquiry, Witnesses, misses
 from hauberk_api.names import NodeName
 from hauberk_api.plan import Phase
-from hauberk_api.report import ReportStatus
+from hauberk_api.report import EncapsulatedPeer, ReportStatus
 from hauberk_ike import EndpointSettings, ProposalError
 from hauberk_xfrm import ClearCounter, Policy, ReqId, Xfrm, XfrmError
 
@@ -57,6 +59,10 @@ _SETTLED_SECONDS: Final = 0.3
 _INQUIRY_SECONDS: Final = 5.0
 _LOCK_SAY_SECONDS: Final = 30.0
 _BREATH_SECONDS: Final = 0.1
+_LOOK_SECONDS: Final = 2.0
+"""How often what has gone by the SAs is looked at,"""
+_LOOK_SECONDS_A_STATE: Final = 0.001
+"""and how long after a look at so many: a hundredth of the time goes into that."""
 _POLL_SECONDS: Final = 0.5
 """How often a pair that has SAs is looked at until it can be sent to."""
 
@@ -102,6 +108,7 @@ class Agent:
         self._lock = AgentLock(settings.state_directory)
         self._cache = DesiredCache(settings.state_directory / "desired.json")
         self._reqids = ReqIdTable(settings.state_directory / "reqids.json")
+        self._blocked = BlockedPaths(settings.state_directory / "blocked-paths.json")
         self._keeper = (
             IdentityKeeper(
                 IdentityStore(settings.state_directory),
@@ -143,9 +150,12 @@ class Agent:
             wall_clock=lambda: datetime.now(UTC),
             chance=self._chance,
             settings=EndpointSettings(encapsulation_port=settings.encapsulation_port),
+            blocked=self._blocked,
         )
         self.sessions.on_change = self._pairs_changed
-        self._sendable = SendableChildren(self.sessions.in_use)
+        self._probes = EspProbes(iptfs=self.abilities.iptfs)
+        self.sessions.esp_paths.probe = self._probes.send
+        self._sendable = SendableChildren(self.sessions.in_use, unproved=self.sessions.esp_paths.is_unproved)
         self.clear = ClearTraffic(ClearCounter())
         self._carried_out: dict[str, Phase] = {}
         """By tunnel UID: the phase last carried out."""
@@ -186,6 +196,7 @@ class Agent:
                     self._reconcile_for_ever(),
                     self._follow_pairs(),
                     self._count_for_ever(),
+                    self._look_for_ever(),
                     self._report_for_ever(),
                     self._inquire_for_ever(),
                     self._cache_for_ever(),
@@ -200,6 +211,7 @@ class Agent:
             if watch is not None:
                 watch.close()
             self._transport.close()
+            self._probes.close()
             status.close()
             health.close()
             self._lock.release()
@@ -311,6 +323,7 @@ class Agent:
             return
         if roster is not None:
             self._transport.listen(roster.own.addresses)
+            self._probes.listen(roster.own.addresses)
         now = asyncio.get_running_loop().time()
         if self.outcome is None:
             # What an earlier run has left stands in for a pair; nothing is sent before the policies stand.
@@ -338,6 +351,10 @@ class Agent:
         return self.roster is not None and any(tunnel.phase is Phase.PROTECT for tunnel in self.roster.tunnels)
 
     def _pairs_changed(self) -> None:
+        try:
+            self._blocked.save()
+        except OSError as error:
+            _log.error("which paths pass no ESP can't be kept: %s", error)
         self._report_wake.set()
         self._pairs_wake.set()
 
@@ -524,6 +541,11 @@ class Agent:
             clock_problem=self.clock.problem,
             state_left=self._state_left,
             phases=self._phases(roster),
+            encapsulated=tuple(
+                EncapsulatedPeer(node=pair.name, reason=reason)
+                for pair in self.sessions.pairs
+                if (reason := self.sessions.esp_paths.reason(pair)) is not None
+            ),
             clear_packets=self.clear.recently,
         )
         return compose(facts, health)
@@ -559,6 +581,22 @@ class Agent:
             if report is not None and misses(report, peer):
                 return True
         return False
+
+    async def _look_for_ever(self) -> None:
+        """Looks at what has gone by the SAs, where that tells something."""
+        loop = asyncio.get_running_loop()
+        while True:
+            wait = _LOOK_SECONDS
+            if self.sessions.wants_looks:
+                try:
+                    states = self.kernel.dump_states()
+                except XfrmError as error:
+                    _log.error("what has gone by the SAs is not known: %s", error)
+                else:
+                    self.sessions.look(states, loop.time())
+                    self._transport.pump()
+                    wait = max(wait, len(states) * _LOOK_SECONDS_A_STATE)
+            await asyncio.sleep(wait)
 
     async def _count_for_ever(self) -> None:
         while True:

@@ -47,7 +47,9 @@ class Caretaker:
         self._times = times
         self._chance = chance
         self._max_attempts = max_attempts
-        self._changed = changed
+        self.changed = changed
+        self.on_service: Callable[[Pair, float], None] = lambda _pair, _now: None
+        """Called in each service, when it is settled by which SAs the pair's packets go."""
         self._attempts: set[IkeSaId] = set()
         self._wakes: list[tuple[float, NodeUid]] = []
 
@@ -66,6 +68,7 @@ class Caretaker:
         """Does all that is due for a pair, and plans when to look again."""
         was_well = [standing.unwell_since is None for standing in pair.standings.values()]
         self._settle(pair, now)
+        self.on_service(pair, now)
         if pair.rekey_at is not None and pair.rekey_at <= now and pair.current is not None:
             pair.rekey_at = None
             pair.initiate_at = now
@@ -78,7 +81,7 @@ class Caretaker:
             elif standing.unwell_since is None:
                 standing.unwell_since = now
         if was_well != [standing.unwell_since is None for standing in pair.standings.values()]:
-            self._changed()
+            self.changed()
         self._plan_wake(pair, now)
 
     def retry(self, pair: Pair, now: float) -> None:
@@ -259,7 +262,7 @@ class Caretaker:
             return
         pair.initiate_at = None
         initial_contact = pair.fresh and not pair.links and not pair.orphans
-        config = replace(pair.spec.config, initial_contact=initial_contact)
+        config = replace(pair.spec.config, initial_contact=initial_contact, esp_path=pair.esp_path)
         ike_sa = endpoint.initiate(config, now=now)
         pair.links[ike_sa] = Link(
             ike_sa=ike_sa,

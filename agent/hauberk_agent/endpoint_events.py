@@ -13,6 +13,7 @@ from typing import Final, assert_never
 
 from hauberk_agent.admission import Admission
 from hauberk_agent.caretaker import Caretaker
+from hauberk_agent.esp_paths import EspPaths
 from hauberk_agent.keeper import StateKeeper
 from hauberk_agent.link import Child, Link, Verdict, judge
 from hauberk_agent.pair import Pair
@@ -24,6 +25,7 @@ from hauberk_ike import (
     ChildSaFailed,
     ChildSaUp,
     DownReason,
+    EspArrived,
     Event,
     IkeSaDown,
     IkeSaId,
@@ -51,6 +53,7 @@ class EndpointEvents:
         keeper: StateKeeper,
         caretaker: Caretaker,
         admission: Admission,
+        esp_paths: EspPaths,
         times: Times,
         chance: Random,
     ) -> None:
@@ -58,6 +61,7 @@ class EndpointEvents:
         self._keeper = keeper
         self._caretaker = caretaker
         self._admission = admission
+        self._esp_paths = esp_paths
         self._times = times
         self._chance = chance
 
@@ -77,6 +81,8 @@ class EndpointEvents:
                 self._child_sa_down(event, now)
             case ChildSaFailed():
                 self._child_sa_failed(event, now)
+            case EspArrived():
+                self._esp_paths.answered(event, now)
             case IkeSaDown():
                 self._ike_sa_down(event, now)
             case PeerRefused():
@@ -108,6 +114,7 @@ class EndpointEvents:
         link.up_at = now
         link.proposal = event.proposal
         link.root = event.certificate_root
+        self._esp_paths.told(pair, event.esp_path, now)
         # Until it has a child it is of no use; then this is taken back.
         link.lost_at = now
         self._caretaker.service(pair, now)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from hauberk_agent.link import Child
 from hauberk_agent.pair import ChildSpec, PairSpec
+from hauberk_ike import UdpEncapsulation
 from hauberk_xfrm import ReqId, StateDump
 
 
@@ -50,4 +51,13 @@ def _child_of(state: StateDump, spec: PairSpec, child: ChildSpec, now: float) ->
         spi_out=state.spi if outbound else None,
         since=now,
         outbound=outbound,
+        encapsulation=_encapsulation(state, outbound=outbound),
     )
+
+
+def _encapsulation(state: StateDump, *, outbound: bool) -> UdpEncapsulation | None:
+    ports = state.encapsulation
+    if ports is None:
+        return None
+    local, remote = (ports.source, ports.destination) if outbound else (ports.destination, ports.source)
+    return UdpEncapsulation(local_port=local, remote_port=remote)

@@ -163,10 +163,12 @@ class StateKeeper:
 
     def in_use(self, child: Child) -> bool:
         """Whether a packet has arrived on the child: then its peer sends on it."""
-        if child.spi_in is None:
-            return False
-        state = self._kernel.get_state(child.local, child.spi_in)
-        return state is not None and state.packets > 0
+        return child.spi_in is not None and bool(self.count_arrived(local=child.local, spi=child.spi_in))
+
+    def count_arrived(self, *, local: IpAddress, spi: Spi) -> int | None:
+        """How many packets have arrived on one of our inbound states; None if it is not there. Raises XfrmError."""
+        state = self._kernel.get_state(local, spi)
+        return state.packets if state is not None and not state.larval else None
 
     def retire(self, child: Child, *, until: float) -> None:
         """Stops sending on a child; what still arrives on it is taken until then."""

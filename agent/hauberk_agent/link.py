@@ -67,6 +67,8 @@ class Link:
     followed_at: float = float("-inf")
     """When its peer's ESP was last followed to another port."""
     deleting: bool = False
+    is_blocked: bool = False
+    """Whether its ESP does not come through, and another link in UDP has been begun for that."""
     proposal: str = ""
     root: str | None = None
     """As in Child."""

@@ -15,7 +15,7 @@ from hauberk_agent.reqid import ChildKey
 from hauberk_agent.roster import Peer
 from hauberk_api.names import NodeUid, TunnelUid
 from hauberk_api.report import UnwellReason
-from hauberk_ike import ChildConfig, IkeSaId, PeerConfig
+from hauberk_ike import ChildConfig, EspPath, IkeSaId, PeerConfig
 from hauberk_xfrm import Lifetime, ReqId
 from hauberk_xfrm.wear import SOFT_SHARE, Wear
 
@@ -117,6 +117,8 @@ class Pair:
     rekey_at: float | None = None
     failures: int = 0
     failure: Failure | None = None
+    esp_path: EspPath = EspPath.UNKNOWN
+    """Whether ESP is known not to come through without UDP (hauberk_agent.esp_paths)."""
 
     def __post_init__(self) -> None:
         self.standings = {child.label: Standing(spec=child) for child in self.spec.children}
@@ -145,7 +147,7 @@ class Pair:
         """Whether the child of a label is."""
         child = self.current.children.get(label) if self.current is not None else None
         if child is not None and child.outbound:
-            return True
+            return child.encapsulation is not None or self.esp_path is not EspPath.BLOCKED
         orphans = [orphan for orphan in self.orphans if orphan.label == label]
         return (
             self.failure is None

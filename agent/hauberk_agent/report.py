@@ -27,6 +27,7 @@ from hauberk_api.report import (
     MAX_UNWELL,
     WORST_FIRST,
     CertificateReport,
+    EncapsulatedPeer,
     KernelReport,
     ReportStatus,
     TunnelReport,
@@ -65,6 +66,8 @@ class Facts:
     """By tunnel UID: the plan's phase that has been carried out."""
     clock_problem: str | None = None
     """That this node's clock is wrong, as a sentence."""
+    encapsulated: tuple[EncapsulatedPeer, ...] = ()
+    """All of them."""
     clear_packets: int = 0
     """Of Permissive tunnels, in about the last minute."""
 
@@ -164,6 +167,7 @@ def compose(facts: Facts, health: Health) -> ReportStatus:
         tunnels=tunnels,
         unwell=tuple(unwell[:MAX_UNWELL]),
         unwell_count=len(unwell),
+        encapsulated=tuple(sorted(facts.encapsulated, key=lambda peer: peer.node)[:MAX_UNWELL]),
         clear_packets=facts.clear_packets,
         state_left=facts.state_left,
     )

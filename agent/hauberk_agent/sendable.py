@@ -3,7 +3,8 @@
 In the phase Protect an outbound policy stands only for such a child: packets that found a policy and no SA would be
 dropped, and so would those that came to a peer before it has installed its inbound SA. The initiator of a CHILD SA
 knows that its peer has done so, as the responder does it before it answers. The responder knows when packets come in;
-where none do, it waits for as long as its answer may have to be asked for again.
+where none do, it waits for as long as its answer may have to be asked for again. And either of them waits until it
+is known whether ESP comes through (hauberk_agent.esp_paths): if it does not, the pair is set up anew in UDP.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ ANSWER_SECONDS: Final = 4.0
 class SendableChildren:
     """Remembers them: while SAs replace each other a child stays one that can be sent by."""
 
-    def __init__(self, in_use: Callable[[Pair, Child], bool]) -> None:
-        """in_use: whether a packet has come in on a child."""
+    def __init__(
+        self, in_use: Callable[[Pair, Child], bool], *, unproved: Callable[[Pair], bool] = lambda _: False
+    ) -> None:
+        """in_use: whether a packet has come in on a child. unproved: whether a pair's ESP may not come through."""
         self._in_use = in_use
+        self._unproved = unproved
         self._keys: frozenset[ChildKey] = frozenset()
 
     @property
@@ -52,6 +56,8 @@ class SendableChildren:
         child = pair.current.children.get(spec.label) if pair.current is not None else None
         if child is None or not child.outbound:
             return pair.is_well(spec.label)  # SAs of an earlier run: they have been in use
+        if not pair.is_well(spec.label) or self._unproved(pair):
+            return False
         if child.ours or now >= child.since + ANSWER_SECONDS:
             return True
         return self._in_use(pair, child)

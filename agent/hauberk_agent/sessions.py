@@ -33,8 +33,10 @@ from math import inf
 from random import Random
 
 from hauberk_agent.admission import Admission
+from hauberk_agent.blocked_paths import BlockedPaths
 from hauberk_agent.caretaker import Caretaker
 from hauberk_agent.endpoint_events import EndpointEvents
+from hauberk_agent.esp_paths import EspPaths
 from hauberk_agent.found_states import FoundStates
 from hauberk_agent.keeper import Kernel, StateKeeper
 from hauberk_agent.link import Child
@@ -74,7 +76,9 @@ class Sessions:
         times: Times = _DEFAULT_TIMES,
         settings: EndpointSettings | None = None,
         max_attempts: int = 64,
+        blocked: BlockedPaths | None = None,
     ) -> None:
+        """blocked: what is known of paths, and is kept; None: nothing, and it is not."""
         self._times = times
         self._keeper = StateKeeper(kernel, directions=directions)
         self._entropy = entropy
@@ -98,12 +102,20 @@ class Sessions:
             max_attempts=max_attempts,
             changed=lambda: self.on_change(),
         )
+        self.esp_paths = EspPaths(
+            pairs=self._pairs,
+            caretaker=self._caretaker,
+            blocked=blocked if blocked is not None else BlockedPaths(),
+            wall_clock=wall_clock,
+        )
+        self._caretaker.on_service = self.esp_paths.follow
         self.admission = Admission(pairs=self._pairs, keeper=self._keeper, caretaker=self._caretaker)
         self._events = EndpointEvents(
             pairs=self._pairs,
             keeper=self._keeper,
             caretaker=self._caretaker,
             admission=self.admission,
+            esp_paths=self.esp_paths,
             times=times,
             chance=chance,
         )
@@ -239,6 +251,16 @@ class Sessions:
             if state.is_worn:
                 self.rekey(state.destination, state.spi, now)  # the kernel's word for it was missed
 
+    @property
+    def wants_looks(self) -> bool:
+        """Whether it matters to any pair what has gone by its SAs."""
+        return any(pair.spec.config.encapsulation is Encapsulation.AUTO for pair in self._pairs.values())
+
+    def look(self, states: Collection[StateDump], now: float) -> None:
+        """Takes in what has gone by the SAs: a dump, made every few seconds."""
+        self._now = now
+        self.esp_paths.look(states, now)
+
     def _drop_vanished(self, child: Child, present: set[tuple[IpAddress, Spi]]) -> bool:
         if not self._keeper.vanished(child, present):
             return False
@@ -257,6 +279,7 @@ class Sessions:
         self._now = now
         self._keeper.handle_timer(now)
         self._root_trust.handle_timer(now)
+        self.esp_paths.handle_timer(now)
         if self._endpoint is not None:
             self._endpoint.handle_timer(now)
             self._drain()
@@ -270,7 +293,12 @@ class Sessions:
         return self._endpoint.datagrams_to_send(now)
 
     def get_timer(self) -> float | None:
-        times = [self._keeper.next_due(), self._caretaker.next_due(), self._root_trust.next_due()]
+        times = [
+            self._keeper.next_due(),
+            self._caretaker.next_due(),
+            self._root_trust.next_due(),
+            self.esp_paths.next_due(),
+        ]
         if self._endpoint is not None:
             times.append(self._endpoint.get_timer())
         return min((time for time in times if time is not None), default=None)
@@ -283,6 +311,7 @@ class Sessions:
             self._keeper.adopt(child)
         pair = Pair(spec=spec, wanted_since=self._now, fresh=not orphans, orphans=orphans)
         self._pairs.add(uid, pair)
+        self.esp_paths.begin(pair)
         times = self._times
         if orphans:
             wait = self._chance.uniform(*(times.adopted_wait if spec.initiates else times.adopted_wait_second))
@@ -298,6 +327,7 @@ class Sessions:
     def _change(self, pair: Pair, spec: PairSpec) -> None:
         old = pair.spec
         pair.follow(spec)
+        self.esp_paths.begin(pair)
         if replace(old, peer=spec.peer) == spec:
             return  # what the SAs were agreed on, and how long they may live, is as before
         before = {child.label: child for child in old.children}
@@ -347,6 +377,7 @@ class Sessions:
 
     def _end(self, pair: Pair) -> None:
         _log.info("%s: no longer a peer, removing its SAs", pair.name)
+        self.esp_paths.end(pair, self._now)
         for link in list(pair.links.values()):
             self._caretaker.delete(link, "no longer a peer", self._now)
         self._caretaker.remove(pair, pair.children())

@@ -63,7 +63,10 @@ def describe(agent: Agent, now: float) -> _Document:
         ],
         "reportProblem": agent.report_problem,
         "podRange": [str(n) for n in agent.roster.pod_range] if agent.roster is not None else [],
-        "peers": [_peer(pair, states, now) for pair in sorted(agent.sessions.pairs, key=lambda pair: pair.name)],
+        "peers": [
+            _peer(pair, states, now, agent.sessions.esp_paths.why(pair))
+            for pair in sorted(agent.sessions.pairs, key=lambda pair: pair.name)
+        ],
     }
 
 
@@ -75,8 +78,10 @@ def _clear(agent: Agent) -> _Document | None:
     return {"arriving": total.arriving, "leaving": total.leaving, "problem": agent.clear.problem}
 
 
-def _peer(pair: Pair, states: _States, now: float) -> _Document:
+def _peer(pair: Pair, states: _States, now: float, why: str) -> _Document:
+    """why: the pair's ESP travels as it does."""
     current = pair.current
+    child = next(iter(pair.children()), None)
     return {
         "node": pair.name,
         "tunnel": ", ".join(dict.fromkeys(tunnel.name for tunnel in pair.spec.peer.tunnels)),
@@ -89,6 +94,8 @@ def _peer(pair: Pair, states: _States, now: float) -> _Document:
             }
             for each in pair.tunnels()
         ],
+        "encapsulation": None if child is None else "None" if child.encapsulation is None else "UDP",
+        "encapsulationReason": why,
         "local": str(pair.spec.peer.local),
         "remote": str(pair.spec.peer.remote),
         "well": pair.well,
@@ -182,6 +189,8 @@ def _peer_lines(peer: _Document) -> Iterator[str]:
     if peer["ike"] is not None:
         how += f", IKE SA for {peer['ike']['seconds']:.0f} s"
     yield f"  peer       {peer['node']} ({peer['remote']}), tunnel {peer['tunnel']}: {how}"
+    if peer.get("encapsulation") == "UDP":
+        yield f"    in UDP   {peer['encapsulationReason']}"
     for tunnel in peer.get("tunnels", [])[1:] and peer["tunnels"]:
         yield f"    tunnel   {tunnel['name']}: {'encrypted' if tunnel['well'] else 'NOT encrypted'}" + (
             f", {tunnel['lastError']}" if tunnel["lastError"] else ""

@@ -70,6 +70,20 @@ class TunnelReport(Model):
     """The plan's phase that this node has carried out; None before the first."""
 
 
+class EncapsulationReason(StrEnum):
+    """Why a pair's ESP travels in UDP though its tunnel leaves that to the agents."""
+
+    NAT = "NAT"
+    ESP_BLOCKED = "ESPBlocked"
+
+
+class EncapsulatedPeer(Model):
+    """A peer with which ESP travels in UDP."""
+
+    node: str
+    reason: EncapsulationReason
+
+
 class ReportStatus(Model):
     """IPsecReport.status. metadata.name is the Node's name."""
 
@@ -88,6 +102,8 @@ class ReportStatus(Model):
     unwell: tuple[UnwellPeer, ...] = ()
     unwell_count: int = 0
     """All unwell pairs, those beyond MAX_UNWELL too."""
+    encapsulated: tuple[EncapsulatedPeer, ...] = ()
+    """At most MAX_UNWELL of the peers with which ESP travels in UDP and no tunnel says so, by name."""
     clear_packets: int = 0
     """Packets to and from peers of Permissive tunnels that passed in clear in about the last minute."""
     state_left: bool = False

@@ -17,6 +17,7 @@ from math import inf
 from random import Random
 from typing import NamedTuple
 
+from hauberk_agent.blocked_paths import BlockedPaths
 from hauberk_agent.pairing import pair_specs
 from hauberk_agent.reqid import ChildKey
 from hauberk_agent.roster import Roster
@@ -26,13 +27,15 @@ from hauberk_api.node import NodeSpec
 from hauberk_api.plan import PlannedTunnel
 from hauberk_api.tunnel import DEFAULT_IKE_PROPOSALS, Encapsulation
 from hauberk_ike import Credentials, Datagram, IpAddress, SocketAddress
-from hauberk_xfrm import ReqId, Spi
+from hauberk_xfrm import ReqId, Spi, StateDump, Template
 from tests.unit.agent.fake_kernel import FakeKernel
 from tests.unit.agent.mesh import TUNNEL, node, plan, roster, tunnel
 from tests.unit.ike.authority import TODAY, Authority
 
 LATENCY_SECONDS = 0.002
 TRAFFIC_SECONDS = 0.1
+LOOK_SECONDS = 2.0
+"""How often an agent looks at what its kernel has counted."""
 
 
 @cache
@@ -57,6 +60,8 @@ class Party:
         self.outer: IpAddress = IPv4Address(f"10.250.0.{number}")
         self.kernel = FakeKernel()
         self.sessions: Sessions | None = None
+        self.blocked = BlockedPaths()
+        """What is on its disk."""
         self.listens = True
         self.tunnels: tuple[PlannedTunnel, ...] | None = None
         """What this node believes of the network's further tunnels, if that is something else."""
@@ -75,9 +80,17 @@ class Party:
             entropy=self.network.chance.randbytes,
             wall_clock=self.network.wall_clock,
             chance=Random(seed),
+            blocked=self.blocked,
         )
+        self.sessions.esp_paths.probe = self._probe
         self.sessions.adopt(self.kernel.dump_states())
         self.sessions.set_credentials(credentials(self.number), self.network.now, renewed=False)
+
+    def _probe(self, template: Template) -> None:
+        states = [s for s in self.kernel.all_outbound(template.destination) if s.reqid == template.reqid]
+        if not states:
+            raise OSError("no SA")
+        self.network.carry_esp(self, states[0])
 
     def kill(self) -> None:
         """SIGKILL: the kernel goes on."""
@@ -152,8 +165,12 @@ class Network:
         self.tunnels: tuple[PlannedTunnel, ...] = ()
         """Beside the one that all nodes are in."""
         self.has_traffic = True
+        self.is_one_way = False
+        """Whether traffic flows from lower to higher numbers only."""
         self.service_seconds = 0.0
         """How long a node works on each datagram, one after the other: in a storm they wait."""
+        self.loses_esp: set[tuple[str, str]] = set()
+        """From which node to which the wire loses ESP that is not in UDP."""
         self.nat_ports: dict[IpAddress, int] = {}
         """By node: the port outside that its port 4500 is mapped to."""
         self.parties = [Party(self, number) for number in range(1, size + 1)]
@@ -164,6 +181,7 @@ class Network:
         """Of these, those that were sent before, byte for byte."""
         self._sent: set[Datagram] = set()
         self._busy_until: dict[IpAddress, float] = {}
+        self._next_look = self.now
         self._order = count()
         self._queue: list[_Event] = []
         self._alarms: list[_Alarm] = []
@@ -223,15 +241,25 @@ class Network:
         self._look_around()
         while True:
             times = [each.at for each in (*self._queue[:1], *self._alarms[:1])]
-            at = self.now = max(self.now, min(*times, next_traffic, end))
+            at = self.now = max(self.now, min(*times, next_traffic, self._next_look, end))
             if at >= end:
                 return
+            if at >= self._next_look:
+                self._next_look = at + LOOK_SECONDS
+                self._look()
             if at >= next_traffic:
                 self._exchange_traffic()
                 next_traffic = at + TRAFFIC_SECONDS
             while self._queue and self._queue[0].at <= at:
                 heapq.heappop(self._queue).act()
             self._ring(at)
+
+    def _look(self) -> None:
+        for party in self.parties:
+            if party.sessions is not None:
+                party.sessions.look(party.kernel.dump_states(), self.now)
+                party.flush()
+                self._set_alarm(party)
 
     def _look_around(self) -> None:
         """A test may have done anything since: where everybody is, and when each wants to wake up."""
@@ -276,11 +304,17 @@ class Network:
     def _exchange_traffic(self) -> None:
         """One packet each way between all pairs that have SAs. It arrives at once: what counts is who knows which."""
         for one, other in permutations(self.parties, 2):
-            for state in one.kernel.all_outbound(one.address(other)):
-                one.kernel.take(state.destination, state.spi)
-                self.flow.sent += 1
-                if not other.kernel.take(state.destination, state.spi):
-                    self.flow.lost += 1
+            if not (self.is_one_way and one.number > other.number):
+                for state in one.kernel.all_outbound(one.address(other)):
+                    self.flow.sent += 1
+                    self.flow.lost += not self.carry_esp(one, state)
+
+    def carry_esp(self, sender: Party, state: StateDump) -> bool:
+        """A packet by one of a node's SAs. Returns whether it arrives."""
+        sender.kernel.take(state.destination, state.spi)
+        (receiver,) = [party for party in self.parties if party.outer == state.destination]
+        lost = state.encapsulation is None and (sender.name, receiver.name) in self.loses_esp
+        return not lost and receiver.kernel.take(state.destination, state.spi)
 
     # What must hold in the end
 

@@ -420,6 +420,7 @@ def test_pitfall_18_a_storm_of_a_hundred_nodes_ends_with_one_ike_sa_a_pair() -> 
         found.update((ike_sa.spi_i, ike_sa.spi_r) for ike_sa in endpoint.established())
     assert len(found) == pairs
     assert set(found.values()) == {2}, "each is at its two ends"
-    # Two attempts that cross are eight messages, and the end of one of them two more.
+    # Two attempts that cross are eight messages, and the end of one of them two more; then each end asks whether its
+    # ESP arrives, the responder sometimes twice.
     assert network.repeated < pairs
-    assert network.datagrams - network.repeated < 11 * pairs
+    assert network.datagrams - network.repeated < 17 * pairs

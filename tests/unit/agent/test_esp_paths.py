@@ -1,0 +1,208 @@
+"""Pairs between which the wire loses ESP, from the start or later, in both directions or in one."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+
+from hauberk_agent.blocked_paths import Finder
+from hauberk_api.names import NodeUid
+from hauberk_api.tunnel import Encapsulation as TunnelEncapsulation
+from hauberk_ike import EspPath
+from tests.unit.agent.network import Network, Party
+
+BOTH = {("n1", "n2"), ("n2", "n1")}
+
+
+def in_udp(party: Party) -> bool:
+    """Whether all its states are, and there are some."""
+    states = party.kernel.complete_states()
+    return bool(states) and all(state.encapsulation is not None for state in states)
+
+
+def plain(party: Party) -> bool:
+    states = party.kernel.complete_states()
+    return bool(states) and all(state.encapsulation is None for state in states)
+
+
+def finders(network: Network) -> list[Finder | None]:
+    found: list[Finder | None] = []
+    for own, other in ((1, 2), (2, 1)):
+        path = network[own].blocked.find(NodeUid(f"uid-{other}"), local=network[own].outer, remote=network[other].outer)
+        found.append(None if path is None else path.finder)
+    return found
+
+
+def why(party: Party) -> str:
+    (pair,) = party.alive.pairs
+    return party.alive.esp_paths.why(pair)
+
+
+def all_in_udp(network: Network) -> bool:
+    """Whether all that is sent is; what was sent before may linger."""
+    sent = [party.kernel.outbound(other.outer) for party, other in permutations(network.parties, 2)]
+    return network.connected() and all(state is not None and state.encapsulation is not None for state in sent)
+
+
+def blocked(*, traffic: bool = True) -> Network:
+    """Two nodes between which ESP is lost from the start, and which have found that out."""
+    network = Network(2)
+    network.has_traffic = traffic
+    network.loses_esp = set(BOTH)
+    network.start()
+    network.run_until(lambda: all_in_udp(network), limit=10)
+    return network
+
+
+@pytest.mark.parametrize("traffic", [True, False])
+def test_a_path_that_passes_esp_is_left_alone(traffic: bool) -> None:
+    network = Network(2)
+    network.has_traffic = traffic
+    network.start()
+    network.run(120)
+    assert [plain(party) for party in network.parties] == [True, True]
+    assert finders(network) == [None, None]
+    assert network.flow.lost == 0
+    assert why(network[1]) == why(network[2]) == "ESP comes through"
+
+
+@pytest.mark.parametrize("traffic", [True, False])
+def test_a_path_that_loses_esp_is_found_out_without_a_packet_of_anybody_elses(traffic: bool) -> None:
+    network = blocked(traffic=traffic)
+    network.run(60)
+    assert network.disagreements() == []
+    assert [in_udp(party) for party in network.parties] == [True, True]
+    assert finders(network).count(Finder.US) >= 1
+    assert None not in finders(network)
+    assert "does not come through without UDP" in why(network[1])
+    lost = network.flow.lost
+    network.run(600)
+    assert network.flow.lost == lost, "nothing flaps"
+    assert [in_udp(party) for party in network.parties] == [True, True]
+
+
+@pytest.mark.parametrize("direction", sorted(BOTH))
+@pytest.mark.parametrize("traffic", [True, False])
+def test_one_direction_that_loses_esp_is_enough(direction: tuple[str, str], traffic: bool) -> None:
+    network = Network(2)
+    network.has_traffic = traffic
+    network.loses_esp = {direction}
+    network.start()
+    network.run_until(lambda: all_in_udp(network), limit=10)
+    network.run(60)
+    assert network.disagreements() == []
+    finder, peer = (0, 1) if direction[0] == "n1" else (1, 0)
+    assert finders(network)[finder] is Finder.US
+    assert finders(network)[peer] is Finder.PEER
+
+
+@pytest.mark.parametrize("lost", [BOTH, {("n1", "n2")}, {("n2", "n1")}])
+@pytest.mark.parametrize("one_way", [True, False])
+def test_a_path_that_begins_to_lose_esp_is_found_out_under_traffic(lost: set[tuple[str, str]], one_way: bool) -> None:
+    network = Network(2)
+    network.is_one_way = one_way
+    network.start()
+    network.run(60)
+    network.loses_esp = set(lost)
+    if one_way and lost == {("n2", "n1")}:
+        network.run(60)
+        assert network.flow.lost == 0, "nobody sends there"
+        return
+    network.run_until(lambda: all_in_udp(network), limit=25)
+    lost_so_far = network.flow.lost
+    network.run(60)
+    assert network.flow.lost == lost_so_far
+    assert network.disagreements() == []
+
+
+def test_a_pair_that_loses_everything_is_not_well() -> None:
+    network = Network(2)
+    network.start()
+    network.run(60)
+    network.loses_esp = set(BOTH)
+    network[2].listens = False  # nor can it be set up anew
+    (pair,) = network[1].alive.pairs
+    network.run(9)
+    assert pair.well, "a peer that does not answer is another matter"
+    network[2].listens = True
+    network.run_until(lambda: pair.esp_path is EspPath.BLOCKED, limit=40)
+    network.run_until(lambda: all_in_udp(network), limit=10)
+
+
+def test_a_restarted_agent_remembers() -> None:
+    network = blocked()
+    network.run(60)
+    lost = network.flow.lost
+    for party in network.parties:
+        party.kill()
+        party.start()
+        party.want(network.members)
+        network.run(60)
+        assert network.disagreements() == []
+        assert in_udp(party)
+    assert network.flow.lost == lost
+
+
+def test_a_rebooted_node_remembers() -> None:
+    network = blocked()
+    network.run(60)
+    network[1].reboot()
+    network[1].start()
+    network[1].alive.set_wanted({}, network.now)
+    network[1].want(network.members)
+    network.run_until(lambda: in_udp(network[1]), limit=5)
+    network.run(60)
+    assert network.disagreements() == []
+
+
+def test_a_node_that_has_forgotten_is_told() -> None:
+    network = blocked()
+    network.run(60)
+    network[1].reboot()
+    network[1].blocked.forget(NodeUid("uid-2"))
+    network[1].start()
+    network[1].alive.set_wanted({}, network.now)
+    network[1].want(network.members)
+    network.run_until(lambda: all_in_udp(network), limit=5)
+    assert finders(network)[0] is Finder.PEER
+    network.run(60)
+    assert network.disagreements() == []
+
+
+def test_rekeys_stay_in_udp() -> None:
+    network = blocked()
+    network.run(60)
+    lost = network.flow.lost
+    network.run(8000)
+    assert [in_udp(party) for party in network.parties] == [True, True]
+    assert network.flow.lost == lost
+
+
+@pytest.mark.parametrize("word", [TunnelEncapsulation.ALWAYS, TunnelEncapsulation.NEVER])
+def test_a_tunnel_that_says_how_is_not_checked(word: TunnelEncapsulation) -> None:
+    network = Network(2)
+    network.encapsulation = word
+    network.loses_esp = set(BOTH)
+    network.start()
+    network.run(60)
+    assert network.connected()
+    assert finders(network) == [None, None]
+    assert in_udp(network[1]) is (word is TunnelEncapsulation.ALWAYS)
+    assert why(network[1]).startswith("the tunnel wants")
+
+
+def test_a_whole_mesh_is_checked_pair_by_pair() -> None:
+    network = Network(5)
+    network.loses_esp = {("n1", "n2"), ("n4", "n3")}
+    network.start()
+    network.run(90)
+    assert network.disagreements() == []
+    wanted = {("n1", "n2"), ("n2", "n1"), ("n3", "n4"), ("n4", "n3")}
+    found = {
+        (party.name, pair.name)
+        for party in network.parties
+        for pair in party.alive.pairs
+        if pair.esp_path is EspPath.BLOCKED
+    }
+    assert found == wanted
