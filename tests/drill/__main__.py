@@ -19,13 +19,13 @@ from typing import Final
 from tests.attacks.run import try_all
 from tests.demo.claims import Claims
 from tests.deployment import EXAMPLES, Deployment
-from tests.drill.short_certificates import ShortCertificates
+from tests.drill.short_certificates import READY_SECONDS, ShortCertificates
 from tests.lab import image
 from tests.lab.cluster import Lab, require_machine
 from tests.lab.errors import LabError
 from tests.lab.traffic import Pace, Traffic
 
-COULD_NOT_RUN: Final = 2
+COULD_NOT_RUN, INTERRUPTED = 2, 130
 TUNNEL: Final = "mesh"
 PACE: Final = Pace(interval_seconds=0.5, patience_seconds=20.0)
 """Of the traffic: a machine that is busy answers late, which is no loss."""
@@ -41,6 +41,7 @@ exit codes:
   0  all held
   1  something did not; it says what
   2  it could not run
+  130  interrupted; nothing is left of what it started
 """
 
 
@@ -78,6 +79,9 @@ def main() -> int:
     except (LabError, subprocess.SubprocessError, TimeoutError) as error:
         print(error.with_log_tail() if isinstance(error, LabError) else error, file=sys.stderr)
         return COULD_NOT_RUN
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     claims.write(arguments.figures)
     claims.progress(f"figures: {arguments.figures}")
     if arguments.output == "json":
@@ -95,10 +99,13 @@ def certificates(claims: Claims, arguments: argparse.Namespace) -> None:
         claims.progress(
             "helm install hauberk charts/hauberk; kubectl apply -f examples/mesh.yaml; traffic of all pairs"
         )
-        deployment = Deployment.install(lab)
-        traffic = Traffic.start(lab, pace=PACE)
+        deployment = Deployment.install(lab, timeout=READY_SECONDS)
+        traffic = Traffic.apply(lab, pace=PACE)
+        traffic.wait_running(READY_SECONDS)
+        traffic.update_targets(READY_SECONDS)
         lab.kubectl("apply", "-f", str(EXAMPLES / f"{TUNNEL}.yaml"))
-        lab.kubectl("wait", "--for=condition=Ready", f"ipsectunnel/{TUNNEL}", "--timeout=60s", timeout=70)
+        ready = ("wait", "--for=condition=Ready", f"ipsectunnel/{TUNNEL}", f"--timeout={READY_SECONDS:.0f}s")
+        lab.kubectl(*ready, timeout=READY_SECONDS + 10)
         with tempfile.TemporaryDirectory(prefix="hauberk-drill-") as scratch:
             short = ShortCertificates(deployment, traffic, scratch=Path(scratch), progress=claims.progress)
             claims.progress("certificates live for a minute from now on")
