@@ -19,6 +19,7 @@ from typing import Final
 
 from cryptography import x509
 
+from hauberk_agent.agreed_modes import agreed_modes, in_modes
 from hauberk_agent.blocked_paths import BlockedPaths
 from hauberk_agent.cache import DesiredCache
 from hauberk_agent.clear_traffic import LOOK_SECONDS, ClearTraffic
@@ -30,6 +31,7 @@ from hauberk_agent.health import HealthServer
 from hauberk_agent.identity import Identity, IdentityKeeper, IdentityStore, Wanted, parse_roots
 from hauberk_agent.kernel_watch import KINDS, KernelWatch
 from hauberk_agent.lock import AgentLock
+from hauberk_agent.pair import PairSpec
 from hauberk_agent.pairing import child_keys, pair_specs
 from hauberk_agent.policy import desired_policies
 from hauberk_agent.reconciler import Outcome, our_states, reconcile_policies
@@ -42,11 +44,11 @@ from hauberk_agent.source import Reporter, Signer, Source
 from hauberk_agent.status_socket import StatusServer
 from hauberk_agent.transport import Transport
 from hauberk_agent.witness import Inquiry, Witnesses, misses
-from hauberk_api.names import NodeName
+from hauberk_api.names import NodeName, NodeUid
 from hauberk_api.plan import Phase
 from hauberk_api.report import EncapsulatedPeer, ReportStatus
 from hauberk_ike import EndpointSettings, ProposalError
-from hauberk_xfrm import ClearCounter, Policy, ReqId, Xfrm, XfrmError
+from hauberk_xfrm import ClearCounter, Mode, Policy, ReqId, Xfrm, XfrmError
 
 _log = logging.getLogger("hauberk.agent")
 
@@ -129,6 +131,8 @@ class Agent:
         self._pairs_wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._policies: tuple[Policy, ...] = ()
+        self._specs: dict[NodeUid, PairSpec] = {}
+        self._modes: dict[ReqId, Mode] = {}
         self._apply_problems: tuple[str, ...] = ()
         self._roster_since = 0.0
         self._state_left = True
@@ -312,11 +316,12 @@ class Agent:
         try:
             specs = {}
             if roster is not None:
-                specs = pair_specs(roster, self._reqid, port=self.settings.ike_port)
+                specs = pair_specs(roster, self._reqid, port=self.settings.ike_port, iptfs=self.abilities.iptfs)
                 for key in child_keys(roster):
                     self._reqid(key)
                 self._reqids.save()
             self._apply_problems = ()
+            self._specs = specs
         except (ProposalError, OverflowError, OSError) as error:
             self._apply_problems = (str(error),)
             _log.error("the plan can't be carried out, keeping what runs: %s", error)
@@ -343,7 +348,14 @@ class Agent:
 
     def _want_policies(self) -> None:
         roster = self.roster
-        self._policies = () if roster is None else desired_policies(roster, self._reqid, sendable=self._sendable.keys)
+        policies = () if roster is None else desired_policies(roster, self._reqid, sendable=self._sendable.keys)
+        self._modes = agreed_modes(self._specs.values(), self.sessions.pairs)
+        self._policies = in_modes(policies, self._modes)
+
+    @property
+    def _modes_changed(self) -> bool:
+        """Whether a pair has agreed on another mode than its policies are for. Most meshes have no such modes."""
+        return bool(self._modes) and self._modes != agreed_modes(self._specs.values(), self.sessions.pairs)
 
     @property
     def _protects(self) -> bool:
@@ -359,16 +371,20 @@ class Agent:
         self._pairs_wake.set()
 
     async def _follow_pairs(self) -> None:
-        """Where a tunnel is in Protect, has outbound policies come and go with the pairs' SAs."""
+        """Where a tunnel is in Protect, has outbound policies come and go with the pairs' SAs.
+
+        And where pairs have agreed on another mode than was wanted, has their policies follow.
+        """
         loop = asyncio.get_running_loop()
         while True:
             wait = _RECONCILE_SECONDS
-            if self._protects and self.outcome is not None and not self._apply_problems:
-                if self._sendable.look(self.sessions.pairs, loop.time()):
+            if self.outcome is not None and not self._apply_problems:
+                others = self._protects and self._sendable.look(self.sessions.pairs, loop.time())
+                if others or self._modes_changed:
                     self._want_policies()
                     self._reconcile_policies()
                     self._report_wake.set()
-                if self._sendable.awaits(self.sessions.pairs):
+                if self._protects and self._sendable.awaits(self.sessions.pairs):
                     wait = _POLL_SECONDS
             await asyncio.sleep(_BREATH_SECONDS)
             await _wait(self._pairs_wake, wait)

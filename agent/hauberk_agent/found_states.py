@@ -50,6 +50,7 @@ def _child_of(state: StateDump, spec: PairSpec, child: ChildSpec, now: float) ->
         spi_in=None if outbound else state.spi,
         spi_out=state.spi if outbound else None,
         since=now,
+        mode=state.mode,
         outbound=outbound,
         encapsulation=_encapsulation(state, outbound=outbound),
     )

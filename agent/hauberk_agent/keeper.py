@@ -19,6 +19,8 @@ from hauberk_ike import Mode as IkeMode
 from hauberk_xfrm import (
     Aead,
     Authenc,
+    IptfsIn,
+    IptfsOut,
     Lifetime,
     Mode,
     NotFound,
@@ -33,8 +35,15 @@ from hauberk_xfrm import (
 REPLAY_WINDOW: Final = 1024
 """Packets; larger than what receive queues of several CPUs put out of order."""
 
-KERNEL_MODES: Final = {IkeMode.TUNNEL: Mode.TUNNEL, IkeMode.TRANSPORT: Mode.TRANSPORT}
+KERNEL_MODES: Final = {
+    IkeMode.TUNNEL: Mode.TUNNEL,
+    IkeMode.TRANSPORT: Mode.TRANSPORT,
+    IkeMode.IPTFS: Mode.IPTFS,
+}
 """What IKE agrees on, in the kernel's words."""
+
+IPTFS_IN: Final = IptfsIn(drop_microseconds=10_000)
+"""How long packets wait for one that is missing, while nothing follows: the kernel's own second is for the internet."""
 
 MAPPING_SECONDS: Final = 2
 """How often the kernel says that a peer's ESP comes from a port that we have not followed it to."""
@@ -87,6 +96,7 @@ class StateKeeper:
             proposal=str(event.proposal),
             keys_out=event.keys_out,
             encapsulation=event.encapsulation,
+            dont_fragment=event.dont_fragment,
         )
         state = State(
             source=remote,
@@ -102,6 +112,7 @@ class StateKeeper:
             encapsulation=_inbound_ports(event.encapsulation),
             lifetime=Lifetime(hard_seconds=hard_seconds),
             mapping_seconds=MAPPING_SECONDS if event.encapsulation is not None else 0,
+            iptfs=IPTFS_IN if child.mode is Mode.IPTFS else None,
         )
         try:
             self._kernel.update_state(state)
@@ -131,6 +142,7 @@ class StateKeeper:
             direction=StateDirection.OUT if self._directions else None,
             encapsulation=_outbound_ports(child.encapsulation),
             lifetime=lifetime,
+            iptfs=IptfsOut(dont_fragment=child.dont_fragment) if child.mode is Mode.IPTFS else None,
         )
         self._kernel.add_state(state)
         self._known.add((child.remote, child.spi_out))

@@ -29,6 +29,8 @@ class Child:
     spi_out: Spi | None
     since: float
     mode: Mode = Mode.TUNNEL
+    dont_fragment: bool = False
+    """In IP-TFS mode: the peer takes whole packets only."""
     proposal: str = ""
     keys_out: EspKey | None = field(default=None, repr=False)
     outbound: bool = False

@@ -16,12 +16,14 @@ from hauberk_agent.roster import Peer, Roster
 from hauberk_api.names import NodeUid
 from hauberk_api.plan import Phase, PlannedTunnel, reached
 from hauberk_api.tunnel import Encapsulation as TunnelEncapsulation
+from hauberk_api.tunnel import TunnelMode
 from hauberk_ike import (
     ChildConfig,
     Encapsulation,
     EspProposal,
     Identity,
     IkeProposal,
+    Mode,
     PeerConfig,
     SocketAddress,
     TrafficSelector,
@@ -39,15 +41,17 @@ _ENCAPSULATION: Final = {
 }
 
 
-def pair_specs(roster: Roster, reqid_of: Callable[[ChildKey], ReqId], *, port: int) -> dict[NodeUid, PairSpec]:
-    """By peer UID, of the tunnels whose phase has SAs.
+def pair_specs(
+    roster: Roster, reqid_of: Callable[[ChildKey], ReqId], *, port: int, iptfs: bool = False
+) -> dict[NodeUid, PairSpec]:
+    """By peer UID, of the tunnels whose phase has SAs. iptfs: whether this node's kernel can do it.
 
     Raises hauberk_ike.ProposalError for a proposal that this version does not have.
     """
     specs: dict[NodeUid, PairSpec] = {}
     for peer in roster.peers:
         children = tuple(
-            _child(tunnel, peer, flow, reqid_of(flow.key(tunnel, peer)))
+            _child(tunnel, peer, flow, reqid_of(flow.key(tunnel, peer)), iptfs=iptfs)
             for tunnel, flow in all_flows(roster.own, peer)
             if reached(tunnel.phase, Phase.ESTABLISH)
         )
@@ -63,14 +67,14 @@ def child_keys(roster: Roster) -> Iterator[ChildKey]:
             yield flow.key(tunnel, peer)
 
 
-def _child(tunnel: PlannedTunnel, peer: Peer, flow: Flow, reqid: ReqId) -> ChildSpec:
+def _child(tunnel: PlannedTunnel, peer: Peer, flow: Flow, reqid: ReqId, *, iptfs: bool) -> ChildSpec:
     return ChildSpec(
         key=flow.key(tunnel, peer),
         reqid=reqid,
         config=ChildConfig(
             # A peer of the version before knows one child a pair, and calls it by the tunnel alone.
             label=f"{tunnel.uid}/{flow.index}" if flow.index else tunnel.uid,
-            mode=flow.mode,
+            mode=_mode(tunnel, flow, iptfs=iptfs),
             esp_proposals=_esp_proposals(tunnel.esp.proposals),
             ts_local=_selectors(flow.local, flow.protocol, flow.local_port),
             ts_remote=_selectors(flow.remote, flow.protocol, flow.remote_port),
@@ -79,6 +83,13 @@ def _child(tunnel: PlannedTunnel, peer: Peer, flow: Flow, reqid: ReqId) -> Child
         rekey_bytes=tunnel.esp.rekey_bytes,
         rekey_packets=tunnel.esp.rekey_packets,
     )
+
+
+def _mode(tunnel: PlannedTunnel, flow: Flow, *, iptfs: bool) -> Mode:
+    """IP-TFS mode carries whole packets, as tunnel mode does, and is that where an end can't."""
+    if tunnel.mode is TunnelMode.IPTFS and flow.mode is Mode.TUNNEL and iptfs:
+        return Mode.IPTFS
+    return flow.mode
 
 
 def _spec(roster: Roster, peer: Peer, children: tuple[ChildSpec, ...], port: int) -> PairSpec:

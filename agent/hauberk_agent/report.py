@@ -161,7 +161,12 @@ def compose(facts: Facts, health: Health) -> ReportStatus:
         ready=usable and not facts.problems and all(tunnel.ready for tunnel in tunnels),
         reason=reason,
         message=message[:_MESSAGE_LIMIT],
-        kernel=KernelReport(release=facts.abilities.release, esp=esp, problems=facts.abilities.problems),
+        kernel=KernelReport(
+            release=facts.abilities.release,
+            esp=esp,
+            iptfs=facts.abilities.iptfs,
+            problems=facts.abilities.problems,
+        ),
         certificate=_certificate(facts.identity, facts.roots),
         bundle=fingerprints(facts.roots),
         tunnels=tunnels,

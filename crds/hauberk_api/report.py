@@ -46,6 +46,8 @@ class KernelReport(Model):
 
     release: str
     esp: bool
+    iptfs: bool = False
+    """IP-TFS mode (RFC 9347)."""
     problems: tuple[str, ...] = ()
     """One sentence each."""
 

@@ -173,7 +173,7 @@ def unsupported_fields(spec: TunnelSpec) -> tuple[str, ...]:
     wanted: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
         ("traffic.type", spec.traffic.type, (TrafficType.POD_NETWORK,)),
         ("traffic.protocol", spec.traffic.protocol, (None,)),
-        ("mode", spec.mode, (TunnelMode.TUNNEL,)),
+        ("mode", spec.mode, (TunnelMode.TUNNEL, TunnelMode.IPTFS)),
         ("interception", spec.interception, (Interception.POLICY,)),
         ("establish", spec.establish, (Establish.EAGER,)),
     )

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernel import bare_kernel, path_stories, size_stories
+from tests.kernel import bare_kernel, path_agent_stories, path_stories, size_stories
 
 pytestmark = pytest.mark.lab
 
-SECONDS = 120
-MODULES = (size_stories, path_stories)
+SECONDS = 200
+MODULES = (size_stories, path_stories, path_agent_stories)
 
 
 @pytest.fixture(scope="module")

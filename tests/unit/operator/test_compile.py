@@ -12,7 +12,7 @@ from hauberk_api.mesh import MeshSpec
 from hauberk_api.names import FINALIZER, REVOKED_LABEL
 from hauberk_api.node import Role
 from hauberk_api.plan import Phase, Plan
-from hauberk_api.tunnel import Encapsulation, Enforcement, Traffic, TrafficType
+from hauberk_api.tunnel import Encapsulation, Enforcement, Traffic, TrafficType, TunnelMode
 from hauberk_operator.compile import Compiled, compile_mesh
 from hauberk_operator.facts import MemberFacts, NodeFacts, ReportFacts, TunnelFacts
 from tests.unit.operator.builders import carries, member, node, report, tunnel
@@ -190,7 +190,7 @@ def test_an_immediate_permissive_tunnel_is_in_its_last_phase_at_once() -> None:
         ({"traffic": {"type": "Host"}}, "traffic.type: Host"),
         ({"traffic": {"protocol": "tcp"}}, "traffic.protocol: tcp"),
         ({"traffic": {"ports": {"first": 1, "last": 2}}}, "traffic.ports"),
-        ({"mode": "IPTFS"}, "mode: IPTFS"),
+        ({"traffic": {"type": "Host"}, "mode": "Transport"}, "traffic.type: Host, mode: Transport"),
         ({"interception": "Interface"}, "interception: Interface"),
         ({"establish": "OnDemand"}, "establish: OnDemand"),
         ({"remote": {"address": "192.0.2.1", "identity": "gw", "subnets": ["10.9.0.0/16"]}}, "remote"),
@@ -202,6 +202,11 @@ def test_what_this_version_does_not_carry_out_is_named_and_not_planned(spec: dic
     assert result.plan.tunnels == ()
     assert (verdict.accepted, verdict.reason) == (False, Reason.UNSUPPORTED)
     assert verdict.message == f"This version does not carry out {field}."
+
+
+def test_the_plan_says_in_which_mode_packets_go() -> None:
+    (planned,) = compiled([tunnel(spec={"mode": "IPTFS"})], NODES).plan.tunnels
+    assert planned.mode is TunnelMode.IPTFS
 
 
 def test_a_spec_that_cannot_be_read_is_invalid_and_named() -> None:
@@ -222,7 +227,7 @@ def test_an_edit_that_cannot_be_carried_out_leaves_what_was_accepted_in_force() 
     """Otherwise a slip of the pen would put the pods' traffic in clear."""
     before = compiled([tunnel(generation=1)], NODES)
     known = [member(name, memberships=[m.to_object() for m in spec.memberships]) for name, spec in before.nodes.items()]
-    edited = tunnel(generation=2, spec={"mode": "IPTFS"})
+    edited = tunnel(generation=2, spec={"interception": "Interface"})
     after = compiled([edited], NODES, previous=before.plan, members=known)
     assert after.plan == before.plan
     assert after.members == before.members

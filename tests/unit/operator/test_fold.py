@@ -21,7 +21,9 @@ from tests.unit.operator.builders import report, tunnel
 
 CASES: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "fold_cases.yaml").read_text())
 ACCEPTED = Verdict(accepted=True, reason=Reason.ACCEPTED, message="The tunnel is in the plan.")
-REFUSED = Verdict(accepted=False, reason=Reason.UNSUPPORTED, message="This version does not carry out mode: IPTFS.")
+REFUSED = Verdict(
+    accepted=False, reason=Reason.UNSUPPORTED, message="This version does not carry out interception: Interface."
+)
 NOW, LATER = "2026-05-01T00:00:00Z", "2026-05-01T00:01:00Z"
 
 
