@@ -17,6 +17,7 @@ class ConditionType(StrEnum):
     DEGRADED = "Degraded"
     CONFLICTED = "Conflicted"
     PAUSED = "Paused"
+    POD_CIDRS_KNOWN = "PodCIDRsKnown"
 
 
 class ConditionStatus(StrEnum):
@@ -50,12 +51,20 @@ class Reason(StrEnum):
     CLOCK_SKEW = "ClockSkew"
     NO_IDENTITY = "NoIdentity"
     IN_CLEAR = "InClear"
+    NO_POD_CIDRS = "NoPodCIDRs"
     # Conflicted
     NO_CONFLICT = "NoConflict"
     OLDER_TUNNEL = "OlderTunnel"
     # Paused
     NOT_PAUSED = "NotPaused"
     PAUSED = "Paused"
+    # PodCIDRsKnown
+    FROM_NODE = "FromNode"
+    FROM_CALICO = "FromCalico"
+    FROM_CILIUM = "FromCilium"
+    SOURCES_DISAGREE = "SourcesDisagree"
+    SOURCE_UNREADABLE = "SourceUnreadable"
+    SOURCE_MISSING = "SourceMissing"
 
 
 class Condition(Model):

@@ -16,6 +16,19 @@ class NonMembers(StrEnum):
     DENY = "Deny"
 
 
+class PodCIDRSource(StrEnum):
+    """Who says which addresses a node's pods have."""
+
+    AUTO = "Auto"
+    """Whichever of the others is found."""
+    NODE = "Node"
+    """Node.spec.podCIDRs."""
+    CALICO = "Calico"
+    """IPAMBlocks, with their borrowed addresses."""
+    CILIUM = "Cilium"
+    """CiliumNodes."""
+
+
 class Curve(StrEnum):
     """The curve of a new key, the authority's or a node's (RFC 5480 section 2.1.1.1)."""
 
@@ -54,6 +67,7 @@ class MeshSpec(Model):
     """IPsecMesh.spec."""
 
     pod_networks: tuple[str, ...] = ()
+    pod_cidr_source: PodCIDRSource = Field(default=PodCIDRSource.AUTO, alias="podCIDRSource")
     non_members: NonMembers = NonMembers.ALLOW
     revoked_nodes: tuple[str, ...] = Field(default=())
     """UIDs or names of Nodes that stay out whatever certificate they hold."""

@@ -3,6 +3,9 @@
 A kubelet can write any address and CIDR into its own Node. Peers send to, and accept selectors of, what an IPsecNode
 says, so a claim that overlaps another node's is left out of the claimant's IPsecNode. Held is what an IPsecNode of the
 same Node (by UID) holds already; among new claims the older Node goes first. Pure; called by compile.
+
+An address that a node has borrowed out of another one's block (Calico) overrides that block, and nothing else: it is
+granted if whoever holds the range around it is the lender.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from hauberk_operator.facts import MemberFacts, NodeFacts
+from hauberk_operator.facts import ANYBODY, MemberFacts, NodeFacts
 from hauberk_operator.span import Span, parse_span
 
-MAX_CLAIMS: Final = 16
-"""Addresses, and pod CIDRs, of a node that are looked at: as many as an IPsecNode holds."""
+MAX_ADDRESSES: Final = 16
+MAX_POD_CIDRS: Final = 128
+"""As many as an IPsecNode holds. With the addresses they are a peer's traffic selectors, of which IKE takes 255."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +32,12 @@ class Conflict:
     """The address or CIDR, as the Node spells it."""
     holder: str
     """The node that has it; empty when the claim is no address at all."""
+    excess: int = 0
+    """How many pod CIDRs the node has, if that is too many."""
 
     def sentence(self) -> str:
+        if self.excess:
+            return f"{self.node} has {self.excess} pod CIDRs, and only {MAX_POD_CIDRS} of them count"
         if not self.holder:
             return f"{self.node} claims {self.claim}, which is not an address or prefix"
         return f"{self.node} claims {self.claim}, which {self.holder} holds"
@@ -45,7 +53,7 @@ class Granted:
     def sort_like(self, node: NodeFacts) -> None:
         """Back into the Node's order: the first address of a family is where peers send to."""
         self.addresses.sort(key=_positions(node.addresses).__getitem__)
-        self.pod_cidrs.sort(key=_positions(node.pod_cidrs).__getitem__)
+        self.pod_cidrs.sort(key=_positions([*node.pod_cidrs, *(loan.address for loan in node.loans)]).__getitem__)
 
 
 def settle_claims(
@@ -77,17 +85,51 @@ def settle_claims(
                     grant.append(spelling)
                 else:
                     conflicts.append(Conflict(node=node.name, claim=claim, holder=holder))
+    conflicts += _settle_loans(ordered, held, ranges, granted)
     for node in ordered:
         granted[node.name].sort_like(node)
     return granted, tuple(conflicts)
 
 
 def _claims(node: NodeFacts, granted: Granted) -> Iterator[tuple[str, Span | None, list[str]]]:
-    for address in node.addresses[:MAX_CLAIMS]:
+    for address in node.addresses[:MAX_ADDRESSES]:
         # A prefix is no address, even one of a single address: the IPsecNode's schema would refuse it.
         yield address, None if "/" in address else parse_span(address), granted.addresses
-    for cidr in node.pod_cidrs[:MAX_CLAIMS]:
+    for cidr in node.pod_cidrs[:MAX_POD_CIDRS]:
         yield cidr, parse_span(cidr), granted.pod_cidrs
+
+
+def _settle_loans(
+    ordered: Sequence[NodeFacts],
+    held: Mapping[str, frozenset[str]],
+    ranges: Mapping[int, _Ranges],
+    granted: Mapping[str, Granted],
+) -> Iterator[Conflict]:
+    """Grants what nodes have borrowed, once all blocks have their holders; yields what is refused."""
+    borrowers: dict[str, str] = {}
+    hosts: dict[str, str] = {}
+    if any(node.loans for node in ordered):
+        hosts = {address: name for name, grant in granted.items() for address in grant.addresses}
+    for already_held in (True, False):
+        for node in ordered:
+            grant = granted[node.name].pod_cidrs
+            for loan in node.loans:
+                span = parse_span(loan.address)
+                if span is None or (span.spelling in held.get(node.name, ())) is not already_held:
+                    continue
+                holder = hosts.get(span.spelling.partition("/")[0])
+                if holder is None:
+                    holder = ranges[span.version].holder(span.first)
+                    if holder in ("", loan.lender) or loan.lender == ANYBODY:
+                        holder = borrowers.setdefault(span.spelling, node.name)
+                if holder != node.name:
+                    yield Conflict(node=node.name, claim=span.spelling, holder=holder)
+                elif len(grant) < MAX_POD_CIDRS and span.spelling not in grant:
+                    grant.append(span.spelling)
+    for node in ordered:
+        claims = len(node.pod_cidrs) + len(node.loans)
+        if claims > MAX_POD_CIDRS:
+            yield Conflict(node=node.name, claim="", holder="", excess=claims)
 
 
 def _positions(claims: Sequence[str]) -> dict[str, int]:
@@ -106,6 +148,12 @@ class _Ranges:
         self._lasts: list[int] = []
         self._holders: list[str] = []
         """Of the ranges in the order of their addresses."""
+
+    def holder(self, address: int) -> str:
+        """Who holds an address; empty when nobody does."""
+        place = bisect_left(self._lasts, address)
+        found = place < len(self._firsts) and self._firsts[place] <= address
+        return self._holders[place] if found else ""
 
     def claim(self, node: str, first: int, last: int) -> str:
         """The holder after the claim: the node itself if it got it, else the one in its way."""

@@ -10,12 +10,12 @@ import base64
 import binascii
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Self, TypeVar, cast
+from typing import Any, ClassVar, Final, NamedTuple, Self, TypeVar, cast
 
 from pydantic import ValidationError
 
 from hauberk_api.conditions import Condition
-from hauberk_api.mesh import MeshSpec
+from hauberk_api.mesh import MeshSpec, PodCIDRSource
 from hauberk_api.model import Model
 from hauberk_api.names import FINALIZER, REVOKED_LABEL, STARTUP_TAINT, NodeName, NodeUid, TunnelUid
 from hauberk_api.node import NodeSpec
@@ -39,6 +39,19 @@ class Facts:
     resource_version: int = field(compare=False, default=0)
 
 
+ANYBODY: Final = "*"
+
+
+class Loan(NamedTuple):
+    """A single address in one node's block that a pod on another node has (Calico)."""
+
+    node: str
+    address: str
+    """As a prefix of full length."""
+    lender: str
+    """The block's node; empty when the block is nobody's any more, ANYBODY when it can't be told."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts(Facts):
     """A Node."""
@@ -51,6 +64,8 @@ class NodeFacts(Facts):
     pod_cidrs: tuple[str, ...]
     ready: bool
     startup_taint: bool
+    loans: tuple[Loan, ...] = ()
+    """What its pods have borrowed; pod_cidrs.py knows."""
 
     @property
     def node_name(self) -> NodeName:
@@ -71,7 +86,7 @@ class NodeFacts(Facts):
         system = labels.get(OS_LABEL) or _section(status, "nodeInfo").get("operatingSystem", "linux")
         cidrs = _items(spec, "podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
         return cls(
-            **_identity(obj),
+            **identity_of(obj),
             created=_section(obj, "metadata").get("creationTimestamp", ""),
             labels=dict(labels),
             linux=system == "linux",
@@ -110,7 +125,7 @@ class TunnelFacts(Facts):
         metadata = _section(obj, "metadata")
         spec, problem = _model(TunnelSpec, _section(obj, "spec"))
         return cls(
-            **_identity(obj),
+            **identity_of(obj),
             created=metadata.get("creationTimestamp", ""),
             generation=metadata.get("generation", 0),
             deleted=metadata.get("deletionTimestamp"),
@@ -131,13 +146,19 @@ class MeshFacts(Facts):
     plan: Plan | None
     status: Json
 
+    @property
+    def pod_cidr_source(self) -> PodCIDRSource | None:
+        """The one in force."""
+        source = self.status.get("podCIDRSource")
+        return PodCIDRSource(source) if source in frozenset(PodCIDRSource) else None
+
     @classmethod
     def parse(cls, obj: Json) -> Self:
         status = _section(obj, "status")
         spec, problem = _model(MeshSpec, _section(obj, "spec"))
         plan, _ = _model(Plan, status["plan"]) if status.get("plan") else (None, "")
         return cls(
-            **_identity(obj),
+            **identity_of(obj),
             generation=_section(obj, "metadata").get("generation", 0),
             spec=spec,
             problem=problem,
@@ -158,7 +179,7 @@ class MemberFacts(Facts):
     def parse(cls, obj: Json) -> Self:
         spec, _ = _model(NodeSpec, _section(obj, "spec"))
         owners = _items(_section(obj, "metadata"), "ownerReferences")
-        return cls(**_identity(obj), spec=spec, owner_uid=next((o["uid"] for o in owners if o["kind"] == "Node"), ""))
+        return cls(**identity_of(obj), spec=spec, owner_uid=next((o["uid"] for o in owners if o["kind"] == "Node"), ""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +191,7 @@ class ReportFacts(Facts):
     @classmethod
     def parse(cls, obj: Json) -> Self:
         status, _ = _model(ReportStatus, _section(obj, "status"))
-        return cls(**_identity(obj), status=status)
+        return cls(**identity_of(obj), status=status)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +227,7 @@ class RequestFacts(Facts):
         except binascii.Error:
             request = b""
         return cls(
-            **_identity(obj),
+            **identity_of(obj),
             created=_section(obj, "metadata").get("creationTimestamp", ""),
             signer=spec.get("signerName", ""),
             username=spec.get("username", ""),
@@ -231,7 +252,7 @@ class PodFacts(Facts):
     def parse(cls, obj: Json) -> Self:
         spec = _section(obj, "spec")
         return cls(
-            **_identity(obj),
+            **identity_of(obj),
             node_name=spec.get("nodeName", ""),
             service_account=spec.get("serviceAccountName", ""),
             ended=_section(obj, "status").get("phase") in ("Succeeded", "Failed"),
@@ -244,7 +265,8 @@ def conditions_of(status: Json) -> tuple[Condition, ...]:
     return tuple(c for c in parsed if c is not None)
 
 
-def _identity(obj: Json) -> dict[str, Any]:
+def identity_of(obj: Json) -> dict[str, Any]:
+    """What Facts has of every object."""
     metadata = _section(obj, "metadata")
     return {
         "name": metadata["name"],

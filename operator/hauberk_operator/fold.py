@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Final
 
 from hauberk_api.conditions import Condition, ConditionStatus, ConditionType, Reason, set_conditions
+from hauberk_api.mesh import PodCIDRSource
 from hauberk_api.node import NodeSpec, Role
 from hauberk_api.plan import Phase, PlannedTunnel, final_phase, reached
 from hauberk_api.report import WITNESSES, ReportStatus, TunnelReport, UnwellPeer, UnwellReason
@@ -22,6 +23,7 @@ from hauberk_api.tunnel import Enforcement
 from hauberk_operator.claims import Conflict
 from hauberk_operator.compile import Verdict
 from hauberk_operator.facts import Json, ReportFacts, TunnelFacts, conditions_of
+from hauberk_operator.pod_cidrs import KNOWN_REASONS, PodCIDRs
 from hauberk_operator.precedence import Loss, Precedence
 from hauberk_operator.span import parse_span, union
 from hauberk_operator.standing import Fault
@@ -33,6 +35,7 @@ MAX_POD_NETWORKS: Final = 64
 
 WORST_FIRST: Final = (
     Reason.UNSUPPORTED_KERNEL,
+    Reason.NO_POD_CIDRS,
     Reason.ADDRESS_CONFLICT,
     Reason.AUTHENTICATION_FAILED,
     Reason.NO_PROPOSAL_CHOSEN,
@@ -49,6 +52,7 @@ _NODE_WIDE: Final = frozenset({Reason.NO_IDENTITY, Reason.KERNEL_REFUSED, Reason
 
 _HEADINGS: Final[Mapping[Reason, str]] = {
     Reason.UNSUPPORTED_KERNEL: "The kernel cannot encrypt",
+    Reason.NO_POD_CIDRS: "Has no pod CIDRs, so that nothing of its pods is encrypted",
     Reason.ADDRESS_CONFLICT: "Claims an address of another node",
     Reason.AUTHENTICATION_FAILED: "Not authenticated",
     Reason.NO_PROPOSAL_CHOSEN: "No common proposal",
@@ -239,6 +243,9 @@ def _faults(
             faults.append(_Fault(reason=Reason.UNSUPPORTED_KERNEL, who=name, message=problems))
         elif report.reason in _NODE_WIDE and not report.unwell:
             faults.append(_Fault(reason=Reason(report.reason), who=name, message=report.message))
+        if not nodes[name].pod_cidrs:
+            # Said only of nodes whose agents report: a new Node gets its own a moment after it has registered.
+            faults.append(_Fault(reason=Reason.NO_POD_CIDRS, who=name, message=""))
         if permissive and report.clear_packets:
             # How many is in the report: here it would write a status for every report.
             faults.append(_Fault(reason=Reason.IN_CLEAR, who=name, message=""))
@@ -340,7 +347,14 @@ def _condition(kind: ConditionType, holds: bool, reason: Reason, message: str) -
 
 
 def fold_mesh(
-    *, plan: Json, generation: int, current: Json, authority: Json, conditions: Sequence[Condition], now: str
+    *,
+    plan: Json,
+    generation: int,
+    current: Json,
+    authority: Json,
+    pod_cidr_source: PodCIDRSource | None,
+    conditions: Sequence[Condition],
+    now: str,
 ) -> dict[str, Any]:
     """The whole status of the IPsecMesh. plan and authority are their JSON forms."""
     stamped = [condition.model_copy(update={"observed_generation": generation}) for condition in conditions]
@@ -348,15 +362,19 @@ def fold_mesh(
         "observedGeneration": generation,
         "plan": plan,
         "authority": authority,
+        **({"podCIDRSource": pod_cidr_source.value} if pod_cidr_source is not None else {}),
         "conditions": [c.to_object() for c in set_conditions(conditions_of(current), stamped, now=now)],
     }
 
 
 def mesh_conditions(
-    conflicts: Sequence[Conflict], problem: str, fault: Fault | None = None
-) -> tuple[Condition, Condition]:
-    """Accepted (whether the spec can be read) and Degraded (the authority's fault, addresses claimed twice) of the
-    IPsecMesh."""
+    conflicts: Sequence[Conflict], problem: str, fault: Fault | None, pod_cidrs: PodCIDRs
+) -> tuple[Condition, Condition, Condition]:
+    """Accepted (whether the spec can be read), Degraded (the authority's fault, addresses claimed twice) and
+    PodCIDRsKnown of the IPsecMesh."""
+    known = _condition(
+        ConditionType.POD_CIDRS_KNOWN, pod_cidrs.reason in KNOWN_REASONS, pod_cidrs.reason, pod_cidrs.message
+    )
     if problem:
         accepted = _condition(
             ConditionType.ACCEPTED,
@@ -369,9 +387,9 @@ def mesh_conditions(
     if fault is not None:
         more = f" {len(conflicts)} address {'conflict' if len(conflicts) == 1 else 'conflicts'} besides."
         message = f"{fault.message}.{more if conflicts else ''}"
-        return accepted, _condition(ConditionType.DEGRADED, True, fault.reason, message)
+        return accepted, _condition(ConditionType.DEGRADED, True, fault.reason, message), known
     if conflicts:
         sentences = [conflict.sentence() for conflict in conflicts]
         message = f"{_named(sentences)}. Refused claims are left out of the IPsecNodes."
-        return accepted, _condition(ConditionType.DEGRADED, True, Reason.ADDRESS_CONFLICT, message)
-    return accepted, _condition(ConditionType.DEGRADED, False, Reason.AS_WANTED, "Nothing is amiss.")
+        return accepted, _condition(ConditionType.DEGRADED, True, Reason.ADDRESS_CONFLICT, message), known
+    return accepted, _condition(ConditionType.DEGRADED, False, Reason.AS_WANTED, "Nothing is amiss."), known

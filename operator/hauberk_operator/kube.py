@@ -27,6 +27,8 @@ PAGE: Final = 250
 """Objects per page of a listing: what bounds the memory that a listing of 5,000 Nodes takes."""
 
 REQUEST_SECONDS: Final = 10.0
+WATCH_SECONDS: Final = 300
+"""How long the API server is asked to hold a watch open."""
 _JSON_PATCH: Final = "application/json-patch+json"
 
 
@@ -188,6 +190,28 @@ class Kube:
                 return frozenset()
             raise
         return frozenset(resource["name"] for resource in found.get("resources", ()))
+
+    async def watch(self, resource: Resource, version: int) -> AsyncIterator[tuple[str, Json]]:
+        """What becomes of a kind's objects from a version on: the event's type and the object, until the API server
+        ends the watch. An ERROR's object is a metav1.Status. Raises KubeError."""
+        query = {"watch": "1", "resourceVersion": str(version), "timeoutSeconds": str(WATCH_SECONDS)}
+        timeout = aiohttp.ClientTimeout(total=2 * WATCH_SECONDS, sock_connect=REQUEST_SECONDS)
+        try:
+            async with (
+                await self.session() as session,
+                session.get(f"{self.server}{resource.path()}", params=query, timeout=timeout) as response,
+            ):
+                if response.status >= 400:
+                    raise _refusal(response.status, await response.read())
+                rest = b""
+                # Not by readline, which has a limit that a large object is beyond.
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        event = json.loads(line)
+                        yield event["type"], event["object"]
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise KubeError(0, "Unreachable", f"{self.server}: {str(error) or type(error).__name__}") from error
 
     async def session(self) -> aiohttp.ClientSession:
         """A session of its own for long watches, with the present credentials; the caller closes it."""

@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 from hauberk_api.kinds import GROUP, MESH_NAME, MESHES, NODES, REPORTS, TUNNELS, VERSION
 from hauberk_api.names import SIGNER, STARTUP_TAINT
 from hauberk_operator.authority import Authority
+from hauberk_operator.cni_watch import CniWatch
 from hauberk_operator.facts import (
     Facts,
     Json,
@@ -73,6 +74,7 @@ class Leader:
         """What the API server refused last, so that the log has it once."""
         self._mesh_loop = Loop("mesh", self._reconcile, clock=time.monotonic)
         requests = Requests(kube, self._view, self._authority.published_signer, namespace=namespace, clock=_now)
+        self._cni = CniWatch(kube, self._view, changed=self._mesh_loop.poke)
         self._request_loop = Loop("requests", requests.step, clock=time.monotonic)
         self._authority_loop = Loop("authority", self._authority.step, clock=time.monotonic)
 
@@ -86,6 +88,7 @@ class Leader:
     async def _lead(self) -> None:
         await _persist("waiting for Hauberk's CRDs", self._find_crds)
         await _persist("listing the cluster", self._sync)
+        await _persist("looking for what the CNI plugin writes down", self._cni.sync)
         await _persist("making the IPsecMesh", self._make_mesh)
         await _persist("reading the mesh CA", self._authority.step)
         resync_loop = Loop("resync", self._resync(), clock=time.monotonic)
@@ -95,6 +98,7 @@ class Leader:
         async with asyncio.TaskGroup() as tasks:
             for loop in self._health.loops:
                 tasks.create_task(loop.run())
+            tasks.create_task(self._cni.run(), name="cni")
             # Last, as kopf ends by waiting for whatever was started after it.
             tasks.create_task(self._watch(), name="watch")
 

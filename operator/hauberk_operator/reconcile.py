@@ -14,12 +14,13 @@ from typing import Final
 
 from hauberk_api.conditions import ConditionStatus, ConditionType
 from hauberk_api.kinds import MESH_NAME
-from hauberk_api.mesh import CertificateSettings, MeshSpec
+from hauberk_api.mesh import CertificateSettings, MeshSpec, PodCIDRSource
 from hauberk_api.names import FINALIZER
 from hauberk_api.plan import Plan
 from hauberk_operator.compile import Compiled, compile_mesh
 from hauberk_operator.facts import Facts, Json, MeshFacts, NodeFacts, TunnelFacts, conditions_of
 from hauberk_operator.fold import fold_mesh, fold_tunnel, mesh_conditions, pod_range
+from hauberk_operator.pod_cidrs import PodCIDRs, find_pod_cidrs
 from hauberk_operator.standing import Standing, rfc3339
 from hauberk_operator.view import ClusterView
 from hauberk_operator.writes import (
@@ -68,10 +69,14 @@ def reconcile(view: ClusterView, *, standing: Standing, now: datetime) -> Reconc
     mesh = view.mesh
     if mesh is None:
         return Reconciliation(stages=((create(MESH, MESH_NAME, spec={}, why="the mesh's settings and plan"),),))
+    settings = mesh.spec or _settings_in_force(mesh)
+    pod_cidrs = find_pod_cidrs(
+        settings.pod_cidr_source, mesh.pod_cidr_source, nodes=view.nodes, members=view.members, cni=view.cni
+    )
     compiled = compile_mesh(
         tunnels=view.tunnels.values(),
-        mesh=mesh.spec or _settings_in_force(mesh.plan),
-        nodes=view.nodes.values(),
+        mesh=settings,
+        nodes=pod_cidrs.tell(view.nodes.values()),
         members=view.members,
         previous=mesh.plan,
         reports=view.reports,
@@ -80,7 +85,7 @@ def reconcile(view: ClusterView, *, standing: Standing, now: datetime) -> Reconc
         overdue=[tunnel.uid for tunnel in view.tunnels.values() if _left(tunnel, PHASES_LIMIT, now) <= timedelta(0)],
     )
     member_writes, unsettled = _write_members(view, compiled, now)
-    members = (member_writes, _write_mesh(mesh, compiled, standing, now))
+    members = (member_writes, _write_mesh(mesh, compiled, standing, pod_cidrs, now))
     goes = mesh.plan is not None and {t.uid for t in mesh.plan.tunnels} - {t.uid for t in compiled.plan.tunnels}
     removals, removal_left = _finish_removals(view, mesh.plan, now)
     return Reconciliation(
@@ -94,14 +99,17 @@ def reconcile(view: ClusterView, *, standing: Standing, now: datetime) -> Reconc
     )
 
 
-def _settings_in_force(plan: Plan | None) -> MeshSpec:
+def _settings_in_force(mesh: MeshFacts) -> MeshSpec:
     """The settings to go on with when the mesh's spec cannot be read.
 
     Nodes that were revoked by a label stay so, as their UIDs are in the plan.
     """
+    plan = mesh.plan
+    source = mesh.pod_cidr_source or PodCIDRSource.AUTO
     if plan is None:
-        return MeshSpec()
+        return MeshSpec(podCIDRSource=source)
     return MeshSpec(
+        podCIDRSource=source,
         pod_networks=plan.pod_networks,
         non_members=plan.non_members,
         revoked_nodes=plan.revoked_nodes,
@@ -142,14 +150,17 @@ def _write_members(view: ClusterView, compiled: Compiled, now: datetime) -> tupl
     return tuple(writes), min(waits, default=None)
 
 
-def _write_mesh(mesh: MeshFacts, compiled: Compiled, standing: Standing, now: datetime) -> tuple[Write, ...]:
+def _write_mesh(
+    mesh: MeshFacts, compiled: Compiled, standing: Standing, pod_cidrs: PodCIDRs, now: datetime
+) -> tuple[Write, ...]:
     unchanged = mesh.plan == compiled.plan
     status = fold_mesh(
         plan=mesh.status["plan"] if unchanged else compiled.plan.to_object(),
         generation=mesh.generation,
         current=mesh.status,
         authority=standing.status,
-        conditions=mesh_conditions(compiled.conflicts, mesh.problem, standing.fault),
+        pod_cidr_source=pod_cidrs.source or mesh.pod_cidr_source,
+        conditions=mesh_conditions(compiled.conflicts, mesh.problem, standing.fault, pod_cidrs),
         now=rfc3339(now),
     )
     if status == mesh.status:
@@ -256,6 +267,7 @@ _TOLD: Final[Mapping[tuple[str, str], bool]] = {
     (ConditionType.READY, ConditionStatus.TRUE): False,
     (ConditionType.DEGRADED, ConditionStatus.TRUE): True,
     (ConditionType.CONFLICTED, ConditionStatus.TRUE): True,
+    (ConditionType.POD_CIDRS_KNOWN, ConditionStatus.FALSE): True,
 }
 """Which conditions are worth an Event, and whether it is a warning."""
 

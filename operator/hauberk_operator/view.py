@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from hauberk_api.kinds import MESH_NAME
+from hauberk_operator.cni_facts import BlockFacts, CiliumFacts
 from hauberk_operator.facts import Facts, MemberFacts, MeshFacts, NodeFacts, ReportFacts, RequestFacts, TunnelFacts
+from hauberk_operator.pod_cidrs import CniState
 
 F = TypeVar("F", bound=Facts)
 
@@ -63,6 +65,13 @@ class Table(Mapping[str, F], Generic[F]):
         self._removed = {n: v for n, v in self._removed.items() if v > resource_version}
         return changed
 
+    def clear(self) -> bool:
+        """Take in that the kind is gone."""
+        changed = bool(self._facts)
+        self._facts.clear()
+        self._removed.clear()
+        return changed
+
 
 class ClusterView:
     """All tables. Complete only once every kind has been listed (Operator.sync)."""
@@ -74,6 +83,9 @@ class ClusterView:
         self.members: Table[MemberFacts] = Table()
         self.reports: Table[ReportFacts] = Table()
         self.requests: Table[RequestFacts] = Table()
+        self.blocks: Table[BlockFacts] = Table()
+        self.cilium_nodes: Table[CiliumFacts] = Table()
+        self.cni = CniState(blocks=self.blocks, cilium_nodes=self.cilium_nodes)
 
     @property
     def mesh(self) -> MeshFacts | None:

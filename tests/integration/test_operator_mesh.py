@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -11,6 +12,8 @@ from hauberk_api.names import FINALIZER, STARTUP_TAINT
 from tests.apiserver import ApiServer
 from tests.integration.operator_bed import Operator, OperatorBed
 
+MAX_BYTES = 1024
+"""Of an IPsecNode in an ordinary mesh."""
 MEMORY_MB = 150
 QUIET_SECONDS = 5.0
 
@@ -67,6 +70,9 @@ def test_a_tunnel_is_planned_for_all_nodes_and_waits_for_their_agents(bed: Opera
     assert all(
         m["spec"]["memberships"] == [{"tunnel": planned["uid"], "role": "Member"}] for m in bed.members().values()
     )
+    for member in bed.members().values():
+        del member["metadata"]["managedFields"]
+        assert len(json.dumps(member, separators=(",", ":"))) < MAX_BYTES
     tunnel = bed.wait_for("a held tunnel", lambda: bed.tunnel(), operator=operator)
     assert tunnel["metadata"]["finalizers"] == [FINALIZER]
     assert tunnel["status"]["nodes"] == {"wanted": 3, "ready": 0}

@@ -41,6 +41,8 @@ def test_what_the_operator_may_do_everywhere(chart: Rendered) -> None:
         *_grant("certificates.k8s.io", "certificatesigningrequests/approval", "update"),
         *_grant("certificates.k8s.io", "certificatesigningrequests/status", "update"),
         *_grant("certificates.k8s.io", "signers", "approve sign", name=SIGNER),
+        *_grant("crd.projectcalico.org", "ipamblocks", "list watch"),
+        *_grant("cilium.io", "ciliumnodes", "list watch"),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hauberk_operator.claims import settle_claims
+from hauberk_operator.facts import Loan, NodeFacts
 from tests.unit.operator.builders import member, node
 
 EARLY, LATE = "2026-01-01T00:00:00Z", "2026-06-01T00:00:00Z"
@@ -162,3 +164,54 @@ def _compared(count: int) -> float:
     finally:
         sys.settrace(before)
     return lines / count
+
+
+# Borrowed addresses
+
+
+def borrows(name: str, *addresses: str, lender: str = "n1", **values: Any) -> NodeFacts:
+    loans = tuple(Loan(node=name, address=address, lender=lender) for address in addresses)
+    return replace(node(name, **values), loans=loans)
+
+
+def test_a_borrowed_address_overrides_its_lenders_block_whoever_is_older() -> None:
+    for created in (EARLY, LATE):
+        nodes = [node("n1", created="2026-03-01T00:00:00Z"), borrows("n2", "10.244.1.7/32", created=created)]
+        granted, conflicts = settle_claims(nodes, {})
+        assert not conflicts
+        assert granted["n1"].pod_cidrs == ["10.244.1.0/24"]
+        assert granted["n2"].pod_cidrs == ["10.244.2.0/24", "10.244.1.7/32"]
+
+
+def test_an_address_out_of_another_ones_block_than_the_lenders_is_refused() -> None:
+    granted, conflicts = settle_claims([node("n1"), node("n3"), borrows("n2", "10.244.3.7/32")], {})
+    assert granted["n2"].pod_cidrs == ["10.244.2.0/24"]
+    assert [(c.node, c.claim, c.holder) for c in conflicts] == [("n2", "10.244.3.7/32", "n3")]
+
+
+def test_no_nodes_own_address_can_be_borrowed() -> None:
+    granted, conflicts = settle_claims([node("n1"), borrows("n2", "10.0.0.1/32")], {})
+    assert granted["n2"].pod_cidrs == ["10.244.2.0/24"]
+    assert [(c.node, c.claim, c.holder) for c in conflicts] == [("n2", "10.0.0.1/32", "n1")]
+
+
+def test_who_borrowed_first_keeps_the_address() -> None:
+    nodes = [node("n1"), borrows("n2", "10.244.1.7/32"), borrows("n3", "10.244.1.7/32")]
+    members = {"n3": member("n3", pod_cidrs=["10.244.1.7/32"])}
+    granted, conflicts = settle_claims(nodes, members)
+    assert granted["n3"].pod_cidrs == ["10.244.3.0/24", "10.244.1.7/32"]
+    assert [(c.node, c.claim, c.holder) for c in conflicts] == [("n2", "10.244.1.7/32", "n3")]
+
+
+def test_what_was_borrowed_of_nobody_is_not_borrowed_of_who_holds_it() -> None:
+    nodes = [node("n1", created=LATE), borrows("n2", "10.244.1.7/32", lender="", created=EARLY)]
+    granted, conflicts = settle_claims(nodes, {"n2": member("n2", pod_cidrs=["10.244.1.7/32"])})
+    assert granted["n1"].pod_cidrs == ["10.244.1.0/24"]
+    assert [(c.node, c.claim, c.holder) for c in conflicts] == [("n2", "10.244.1.7/32", "n1")]
+
+
+def test_more_pod_cidrs_than_an_ipsecnode_holds_are_cut_and_told() -> None:
+    blocks = [f"10.{second}.{third}.0/26" for second in (8, 9) for third in range(64)]
+    granted, conflicts = settle_claims([borrows("n1", "10.244.9.9/32", pod_cidrs=blocks)], {})
+    assert granted["n1"].pod_cidrs == blocks
+    assert [c.sentence() for c in conflicts] == ["n1 has 129 pod CIDRs, and only 128 of them count"]

@@ -9,12 +9,14 @@ import pytest
 import yaml
 
 from hauberk_api.conditions import Reason
+from hauberk_api.mesh import PodCIDRSource
 from hauberk_api.node import NodeSpec, Role
 from hauberk_api.plan import Phase, PlannedTunnel
 from hauberk_api.tunnel import Enforcement
 from hauberk_operator.claims import Conflict
 from hauberk_operator.compile import Verdict
 from hauberk_operator.fold import fold_mesh, fold_tunnel, mesh_conditions, pod_range
+from hauberk_operator.pod_cidrs import PodCIDRs
 from hauberk_operator.precedence import Precedence
 from hauberk_operator.standing import Fault
 from tests.unit.operator.builders import report, tunnel
@@ -24,6 +26,7 @@ ACCEPTED = Verdict(accepted=True, reason=Reason.ACCEPTED, message="The tunnel is
 REFUSED = Verdict(
     accepted=False, reason=Reason.UNSUPPORTED, message="This version does not carry out interception: Interface."
 )
+FROM_NODES = PodCIDRs(source=PodCIDRSource.NODE, reason=Reason.FROM_NODE, message="The Nodes say it.")
 NOW, LATER = "2026-05-01T00:00:00Z", "2026-05-01T00:01:00Z"
 
 
@@ -32,6 +35,7 @@ def fold(case: dict[str, Any], *, current: dict[str, Any] | None = None, now: st
     roles: dict[str, str] = case.get("roles", {})
     accepted: bool = case.get("accepted", True)
     members = {name: Role(roles.get(name, "Member")) for name in names}
+    bare: list[str] = case.get("withoutPodCIDRs", [])
     spec: dict[str, Any] = {"paused": True} if case.get("paused") else {}
     return fold_tunnel(
         tunnel(generation=2, status=current, spec=spec),
@@ -41,7 +45,10 @@ def fold(case: dict[str, Any], *, current: dict[str, Any] | None = None, now: st
         planned=planned(case) if accepted else None,
         precedence=precedence(case, members if accepted else {}),
         waits_for=case.get("waitsFor", ()),
-        nodes={name: NodeSpec(nodeUID=f"uid-{name}", addresses=()) for name in names},
+        nodes={
+            name: NodeSpec(nodeUID=f"uid-{name}", addresses=(), podCIDRs=() if name in bare else ("10.244.0.0/24",))
+            for name in names
+        },
         reports={name: report(name, **values) for name, values in case["reports"].items()},
         conflicts=[Conflict(**conflict) for conflict in case.get("conflicts", ())],
         pod_networks=["10.244.0.0/16"],
@@ -125,11 +132,17 @@ def test_the_meshs_status_names_conflicts_and_an_unreadable_spec() -> None:
         generation=3,
         current={},
         authority={},
-        conditions=mesh_conditions([conflict], "spec: bad"),
+        pod_cidr_source=PodCIDRSource.NODE,
+        conditions=mesh_conditions([conflict], "spec: bad", None, FROM_NODES),
         now=NOW,
     )
     found = {c["type"]: (c["status"], c["reason"]) for c in status["conditions"]}
-    assert found == {"Accepted": ("False", "Invalid"), "Degraded": ("True", "AddressConflict")}
+    assert found == {
+        "Accepted": ("False", "Invalid"),
+        "Degraded": ("True", "AddressConflict"),
+        "PodCIDRsKnown": ("True", "FromNode"),
+    }
+    assert status["podCIDRSource"] == "Node"
     assert "n2 claims 10.0.0.1, which n1 holds" in status["conditions"][1]["message"]
     assert status["plan"] == {"generation": 1}
     assert status["observedGeneration"] == 3
@@ -137,9 +150,9 @@ def test_the_meshs_status_names_conflicts_and_an_unreadable_spec() -> None:
 
 def test_a_fault_of_the_authority_comes_before_address_conflicts() -> None:
     fault = Fault(reason=Reason.AUTHORITY_UNUSABLE, message="Secret x can't be imported: it is no CA")
-    _, alone = mesh_conditions([], "", fault)
+    _, alone, _ = mesh_conditions([], "", fault, FROM_NODES)
     assert (alone.status, alone.reason) == ("True", "AuthorityUnusable")
     assert alone.message == "Secret x can't be imported: it is no CA."
     conflict = Conflict(node="n2", claim="10.0.0.1", holder="n1")
-    _, both = mesh_conditions([conflict], "", fault)
+    _, both, _ = mesh_conditions([conflict], "", fault, FROM_NODES)
     assert both.message == "Secret x can't be imported: it is no CA. 1 address conflict besides."
