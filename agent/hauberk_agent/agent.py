@@ -21,6 +21,7 @@ from cryptography import x509
 
 from hauberk_agent.agreed_modes import agreed_modes, in_modes
 from hauberk_agent.blocked_paths import BlockedPaths
+from hauberk_agent.boot_guard import BootGuard
 from hauberk_agent.cache import DesiredCache
 from hauberk_agent.clear_traffic import LOOK_SECONDS, ClearTraffic
 from hauberk_agent.clock import ClockWatch
@@ -46,7 +47,7 @@ from hauberk_agent.transport import Transport
 from hauberk_agent.witness import Inquiry, Witnesses, misses
 from hauberk_api.names import NodeName, NodeUid
 from hauberk_api.plan import Phase
-from hauberk_api.report import EncapsulatedPeer, ReportStatus
+from hauberk_api.report import BootReport, EncapsulatedPeer, ReportStatus
 from hauberk_ike import EndpointSettings, ProposalError
 from hauberk_xfrm import ClearCounter, Mode, Policy, ReqId, Xfrm, XfrmError
 
@@ -79,6 +80,8 @@ class AgentSettings:
     health_port: int = 9470
     holder_socket: Path | None = None
     """Where the socket holder of this node is asked, if there is one."""
+    boot_guard: bool = False
+    """Whether to keep the file that the host's boot guard loads."""
 
 
 class Agent:
@@ -109,6 +112,8 @@ class Agent:
         self._chance = chance or Random(os.urandom(16))  # noqa: S311 - for jitter
         self._lock = AgentLock(settings.state_directory)
         self._cache = DesiredCache(settings.state_directory / "desired.json")
+        self._boot_guard = BootGuard(settings.state_directory, wanted=settings.boot_guard)
+        self.boot = BootReport(guard=self._boot_guard.found())
         self._reqids = ReqIdTable(settings.state_directory / "reqids.json")
         self._blocked = BlockedPaths(settings.state_directory / "blocked-paths.json")
         self._keeper = (
@@ -244,6 +249,7 @@ class Agent:
         if cached is not None:
             _log.info("following the cached plan until the source answers")
             self.from_cache = True
+            self.boot = self.boot.model_copy(update={"cached_plan": self._cache.lasting})
             self._follow(cached)
 
     # What others ask
@@ -555,7 +561,7 @@ class Agent:
             roots=self.roots,
             problems=self.problems,
             clock_problem=self.clock.problem,
-            state_left=self._state_left,
+            state_left=self._state_left or self._boot_guard.there,
             phases=self._phases(roster),
             encapsulated=tuple(
                 EncapsulatedPeer(node=pair.name, reason=reason)
@@ -563,6 +569,7 @@ class Agent:
                 if (reason := self.sessions.esp_paths.reason(pair)) is not None
             ),
             clear_packets=self.clear.recently,
+            boot=self.boot,
         )
         return compose(facts, health)
 
@@ -636,8 +643,11 @@ class Agent:
             if self.desired is not None:
                 try:
                     self._cache.save(self.desired)
+                    self._boot_guard.keep(self._policies)
                 except OSError as error:
                     _log.error("the plan can't be cached: %s", error)
+                self.boot = self.boot.model_copy(update={"cached_plan": self._cache.lasting})
+                self._report_wake.set()
             await asyncio.sleep(_CACHE_SECONDS)
 
 

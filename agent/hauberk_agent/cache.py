@@ -13,6 +13,7 @@ from typing import cast
 from pydantic import ValidationError
 
 from hauberk_agent.desired import Desired
+from hauberk_agent.mount import MOUNTS, outlives_boot
 from hauberk_agent.statefile import read_if_present, write_atomically
 from hauberk_api.names import NodeName
 from hauberk_api.node import NodeSpec
@@ -26,6 +27,18 @@ class DesiredCache:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._holds = False
+
+    @property
+    def lasting(self) -> bool:
+        """Whether a plan is there that the next agent can follow, after a reboot of the node too."""
+        if not self._holds:
+            return False
+        try:
+            return outlives_boot(self._path.parent.resolve(), MOUNTS.read_text())
+        except OSError as error:
+            _log.warning("where the plan is cached can't be found out: %s", error)
+            return False
 
     def load(self, own_name: NodeName) -> Desired | None:
         """The saved snapshot, if there is one, it can be read and it is this node's. Raises OSError."""
@@ -37,7 +50,7 @@ class DesiredCache:
             if parsed["ownName"] != own_name:
                 return None
             nodes = cast("dict[str, object]", parsed["nodes"])
-            return Desired(
+            desired = Desired(
                 own_name=own_name,
                 plan=Plan.from_object(parsed["plan"]),
                 nodes={NodeName(name): NodeSpec.from_object(spec) for name, spec in nodes.items()},
@@ -45,6 +58,8 @@ class DesiredCache:
         except (ValueError, KeyError, TypeError, ValidationError) as error:
             _log.warning("%s can't be understood and is ignored: %s", self._path, error)
             return None
+        self._holds = True
+        return desired
 
     def save(self, desired: Desired) -> None:
         """Saves a snapshot that has a plan; another one is not worth remembering. Raises OSError."""
@@ -56,3 +71,4 @@ class DesiredCache:
             "nodes": {name: spec.to_object() for name, spec in desired.nodes.items()},
         }
         write_atomically(self._path, json.dumps(content, separators=(",", ":")).encode())
+        self._holds = True

@@ -128,6 +128,12 @@ def _parser() -> argparse.ArgumentParser:
         " [HAUBERK_HOLDER_SOCKET]",
     )
     run.add_argument(
+        "--boot-guard",
+        action="store_true",
+        default=os.environ.get("HAUBERK_BOOT_GUARD", "") == "true",
+        help="keep the file that the host's boot guard loads when the node boots [HAUBERK_BOOT_GUARD=true]",
+    )
+    run.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         default=os.environ.get("HAUBERK_LOG_LEVEL", "info"),
@@ -201,6 +207,7 @@ async def _run_agent(options: argparse.Namespace) -> None:
         encapsulation_port=options.encapsulation_port,
         health_port=options.health_port,
         holder_socket=options.holder_socket,
+        boot_guard=options.boot_guard,
     )
     loop = asyncio.get_running_loop()
     with Xfrm() as kernel:

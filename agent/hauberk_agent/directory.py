@@ -36,7 +36,7 @@ _IDENTITY_FILES: Final = ("tls.key", "tls.crt")
 _Stamp = tuple[tuple[str, int, int], ...]
 
 
-class DirectoryError(Exception):
+class DirectoryError(ValueError):
     """A file of the directory can't be used; the message names it and says why."""
 
 

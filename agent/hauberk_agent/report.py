@@ -26,6 +26,7 @@ from hauberk_api.plan import Phase, reached
 from hauberk_api.report import (
     MAX_UNWELL,
     WORST_FIRST,
+    BootReport,
     CertificateReport,
     EncapsulatedPeer,
     KernelReport,
@@ -70,6 +71,7 @@ class Facts:
     """All of them."""
     clear_packets: int = 0
     """Of Permissive tunnels, in about the last minute."""
+    boot: BootReport | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +176,7 @@ def compose(facts: Facts, health: Health) -> ReportStatus:
         unwell_count=len(unwell),
         encapsulated=tuple(sorted(facts.encapsulated, key=lambda peer: peer.node)[:MAX_UNWELL]),
         clear_packets=facts.clear_packets,
+        boot=facts.boot,
         state_left=facts.state_left,
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 from hauberk_agent.agent import Agent
 from hauberk_agent.link import Child
 from hauberk_agent.pair import Pair
+from hauberk_api.report import BootGuardState
 from hauberk_ike import IpAddress
 from hauberk_xfrm import Spi, StateDump, XfrmError
 
@@ -55,6 +56,7 @@ def describe(agent: Agent, now: float) -> _Document:
             "policies": agent.outcome.present if agent.outcome is not None else 0,
             "states": len([s for s in states.values() if not s.larval]),
         },
+        "boot": {"cachedPlan": agent.boot.cached_plan, "guard": agent.boot.guard},
         "clear": _clear(agent),
         "problems": [
             *([agent.clock.problem] if agent.clock.problem is not None else []),
@@ -165,6 +167,7 @@ def _lines(d: _Document) -> Iterator[str]:
         f", until {identity['notAfter']}" if identity["notAfter"] else ""
     )
     yield f"  kernel     {d['kernel']['release']}: {d['kernel']['policies']} policies, {d['kernel']['states']} states"
+    yield f"  boot       {_boot(d['boot'])}"
     if d["clear"] is not None:
         yield f"  in clear   {d['clear']['arriving']} packets from and {d['clear']['leaving']} to peers' pods"
     not_counted = d["clear"]["problem"] if d["clear"] is not None else None
@@ -182,6 +185,21 @@ def _lines(d: _Document) -> Iterator[str]:
         yield "  peers      none"
     for peer in d["peers"]:
         yield from _peer_lines(peer)
+
+
+def _boot(boot: _Document) -> str:
+    """From the kernel's boot on, what the node has to go by before this agent has spoken to anybody."""
+    plan = "a cached plan" if boot["cachedPlan"] else "no cached plan that outlives a reboot"
+    match boot["guard"]:
+        case BootGuardState.ABSENT:
+            guard = "no boot guard has run"
+        case BootGuardState.EMPTY:
+            guard = "the boot guard had nothing to load"
+        case BootGuardState.PARTIAL:
+            guard = "the boot guard could not load everything"
+        case _:
+            guard = "the boot guard has loaded all policies"
+    return f"{plan}; at this boot {guard}"
 
 
 def _peer_lines(peer: _Document) -> Iterator[str]:

@@ -25,6 +25,8 @@ REVOKED_LABEL: Final = "node-restriction.kubernetes.io/hauberk-revoked"
 LEASE: Final = "hauberk-operator"
 FINALIZER: Final = "hauberk.dev/tunnel"
 STARTUP_TAINT: Final = "startup-taint.cluster-autoscaler.kubernetes.io/hauberk"
+TAINT_REMOVED: Final = "hauberk.dev/startup-taint-removed"
+"""The annotation of a Node that came with the startup taint: when it was taken off."""
 
 NODE_NAME_EXTRA: Final = "authentication.kubernetes.io/node-name"
 NODE_UID_EXTRA: Final = "authentication.kubernetes.io/node-uid"

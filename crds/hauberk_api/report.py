@@ -86,6 +86,27 @@ class EncapsulatedPeer(Model):
     reason: EncapsulationReason
 
 
+class BootGuardState(StrEnum):
+    """What the host's boot guard has done at this boot."""
+
+    ABSENT = "Absent"
+    """It has not run: there is none, or the host has not been booted since."""
+    EMPTY = "Empty"
+    """It has run, and there was nothing to load: no Strict tunnel had come as far as Block."""
+    PARTIAL = "Partial"
+    """It has run, and not all that there was to load could be loaded."""
+    LOADED = "Loaded"
+    """All policies stood before kubelet was started."""
+
+
+class BootReport(Model):
+    """What protects the node's packets from its kernel's boot on, found out and not configured."""
+
+    cached_plan: bool = False
+    """A plan is on a disk that outlives the boot: the agent needs nobody to go by it."""
+    guard: BootGuardState = BootGuardState.ABSENT
+
+
 class ReportStatus(Model):
     """IPsecReport.status. metadata.name is the Node's name."""
 
@@ -108,5 +129,7 @@ class ReportStatus(Model):
     """At most MAX_UNWELL of the peers with which ESP travels in UDP and no tunnel says so, by name."""
     clear_packets: int = 0
     """Packets to and from peers of Permissive tunnels that passed in clear in about the last minute."""
+    boot: BootReport | None = None
+    """None: an agent of a version that didn't say."""
     state_left: bool = False
-    """Whether XFRM states or policies of ours are in the kernel (uninstalling waits until none is)."""
+    """Whether XFRM states or policies of ours are in the kernel, or kept for the boot guard (uninstalling waits)."""

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from hauberk_api.conditions import Condition
 from hauberk_api.mesh import MeshSpec, PodCIDRSource
 from hauberk_api.model import Model
-from hauberk_api.names import FINALIZER, REVOKED_LABEL, STARTUP_TAINT, NodeName, NodeUid, TunnelUid
+from hauberk_api.names import FINALIZER, REVOKED_LABEL, STARTUP_TAINT, TAINT_REMOVED, NodeName, NodeUid, TunnelUid
 from hauberk_api.node import NodeSpec
 from hauberk_api.plan import Plan
 from hauberk_api.report import ReportStatus
@@ -66,6 +66,8 @@ class NodeFacts(Facts):
     startup_taint: bool
     loans: tuple[Loan, ...] = ()
     """What its pods have borrowed; pod_cidrs.py knows."""
+    came_tainted: bool = False
+    """Whether it has the startup taint, or had it until an operator took it off."""
 
     @property
     def node_name(self) -> NodeName:
@@ -84,6 +86,8 @@ class NodeFacts(Facts):
         spec, status = _section(obj, "spec"), _section(obj, "status")
         labels = cast("Mapping[str, str]", _section(_section(obj, "metadata"), "labels"))
         system = labels.get(OS_LABEL) or _section(status, "nodeInfo").get("operatingSystem", "linux")
+        tainted = any(t.get("key") == STARTUP_TAINT for t in _items(spec, "taints"))
+        annotations = _section(_section(obj, "metadata"), "annotations")
         cidrs = _items(spec, "podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
         return cls(
             **identity_of(obj),
@@ -93,7 +97,8 @@ class NodeFacts(Facts):
             addresses=tuple(a["address"] for a in _items(status, "addresses") if a.get("type") == "InternalIP"),
             pod_cidrs=tuple(cidrs),
             ready=any(c.get("type") == "Ready" and c.get("status") == "True" for c in _items(status, "conditions")),
-            startup_taint=any(t.get("key") == STARTUP_TAINT for t in _items(spec, "taints")),
+            startup_taint=tainted,
+            came_tainted=tainted or TAINT_REMOVED in annotations,
         )
 
 

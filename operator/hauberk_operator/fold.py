@@ -9,7 +9,7 @@ several others miss no pair counts, as only a few of those that miss a node say 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -18,7 +18,7 @@ from hauberk_api.conditions import Condition, ConditionStatus, ConditionType, Re
 from hauberk_api.mesh import PodCIDRSource
 from hauberk_api.node import NodeSpec, Role
 from hauberk_api.plan import Phase, PlannedTunnel, final_phase, reached
-from hauberk_api.report import WITNESSES, ReportStatus, TunnelReport, UnwellPeer, UnwellReason
+from hauberk_api.report import WITNESSES, BootGuardState, ReportStatus, TunnelReport, UnwellPeer, UnwellReason
 from hauberk_api.tunnel import Enforcement
 from hauberk_operator.claims import Conflict
 from hauberk_operator.compile import Verdict
@@ -86,11 +86,13 @@ def fold_tunnel(
     conflicts: Iterable[Conflict],
     pod_networks: Sequence[str],
     now: str,
+    came_tainted: Collection[str] = (),
 ) -> Json:
     """The whole status of a tunnel.
 
     members and planned are None when the tunnel is not in the plan, generation is the planned one, waits_for what its
-    next phase waits for; nodes are the compiled IPsecNodes and now is RFC 3339.
+    next phase waits for; nodes are the compiled IPsecNodes, came_tainted names those whose Nodes came with the startup
+    taint, and now is RFC 3339.
 
     Equal input gives an equal status, so a caller that compares writes only what has changed.
     """
@@ -130,6 +132,7 @@ def fold_tunnel(
     return {
         "observedGeneration": tunnel.generation,
         "nodes": {"wanted": len(members), "ready": ready_nodes},
+        "boot": _boot(members, nodes, reports, came_tainted),
         "pairs": {"wanted": wanted, "established": established},
         "podNetworks": list(pod_networks),
         **({"phase": planned.phase.value} if planned is not None else {}),
@@ -167,6 +170,21 @@ def _current(name: str, nodes: Mapping[str, NodeSpec], reports: Mapping[str, Rep
     if report is None or report.status is None or node is None or report.status.node_uid != node.node_uid:
         return None
     return report.status
+
+
+def _boot(
+    members: Mapping[str, Role],
+    nodes: Mapping[str, NodeSpec],
+    reports: Mapping[str, ReportFacts],
+    came_tainted: Collection[str],
+) -> Json:
+    """How many members have which protection from their kernel's boot on; only what was found out counts."""
+    told = [report.boot for name in members if (report := _current(name, nodes, reports)) is not None]
+    return {
+        "cachedPlan": sum(1 for boot in told if boot is not None and boot.cached_plan),
+        "startupTaint": sum(1 for name in members if name in came_tainted),
+        "guard": sum(1 for boot in told if boot is not None and boot.guard is BootGuardState.LOADED),
+    }
 
 
 def _tunnel_report(report: ReportStatus, uid: str, generation: int) -> TunnelReport:

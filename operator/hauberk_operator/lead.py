@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from hauberk_api.kinds import GROUP, MESH_NAME, MESHES, NODES, REPORTS, TUNNELS, VERSION
-from hauberk_api.names import SIGNER, STARTUP_TAINT
+from hauberk_api.names import SIGNER, STARTUP_TAINT, TAINT_REMOVED
 from hauberk_operator.authority import Authority
 from hauberk_operator.cni_watch import CniWatch
 from hauberk_operator.facts import (
@@ -36,6 +36,7 @@ from hauberk_operator.lease import Lease
 from hauberk_operator.loop import Loop
 from hauberk_operator.reconcile import reconcile
 from hauberk_operator.requests import Requests
+from hauberk_operator.standing import rfc3339
 from hauberk_operator.view import ClusterView, Table
 from hauberk_operator.writes import MEMBER, MESH, NODE, REPORT, REQUEST, TUNNEL, Resource, Verb, Write, create
 
@@ -262,15 +263,20 @@ class Leader:
             log.error("the API server refused to %s %s %s: %s", write.verb, write.resource.kind, write.name, error)
 
     async def _untaint(self, node: NodeFacts) -> None:
-        """Take our startup taint off a Node whose agent follows the plan. Operators only ever remove it."""
+        """Take our startup taint off a Node whose agent follows the plan. Operators only ever remove it.
+
+        The annotation remembers that the Node came with it, for the tunnels' status.
+        """
         obj = await self._kube.find(NODE, node.name)
         if obj is None or obj["metadata"]["uid"] != node.uid:
             return
         taints = [taint for taint in obj["spec"].get("taints", ()) if taint["key"] != STARTUP_TAINT]
+        annotations = {**obj["metadata"].get("annotations", {}), TAINT_REMOVED: rfc3339(_now())}
         version = obj["metadata"]["resourceVersion"]
         operations: list[Json] = [
             {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
             {"op": "add", "path": "/spec/taints", "value": taints},
+            {"op": "add", "path": "/metadata/annotations", "value": annotations},
         ]
         try:
             self._put(NODE, await self._kube.patch(NODE, node.name, operations))

@@ -17,6 +17,7 @@ from hauberk_api.kinds import MESH_NAME
 from hauberk_api.mesh import CertificateSettings, MeshSpec, PodCIDRSource
 from hauberk_api.names import FINALIZER
 from hauberk_api.plan import Plan
+from hauberk_api.report import ReportStatus, UnwellReason
 from hauberk_operator.compile import Compiled, compile_mesh
 from hauberk_operator.facts import Facts, Json, MeshFacts, NodeFacts, TunnelFacts, conditions_of
 from hauberk_operator.fold import fold_mesh, fold_tunnel, mesh_conditions, pod_range
@@ -190,6 +191,7 @@ def _write_statuses(view: ClusterView, compiled: Compiled, now: datetime) -> Ite
             reports=view.reports,
             conflicts=compiled.conflicts,
             pod_networks=pod_networks,
+            came_tainted={node.name for node in view.nodes.values() if node.came_tainted},
             now=rfc3339(now),
         )
         if status != tunnel.status:
@@ -248,7 +250,7 @@ def _collect_garbage(view: ClusterView) -> Iterable[Write]:
 
 
 def _ready_nodes(view: ClusterView, plan: Plan | None) -> tuple[NodeFacts, ...]:
-    """Tainted nodes whose agents follow the plan in force."""
+    """Tainted nodes whose agents have carried out the plan in force."""
     if plan is None:
         return ()
     ready: list[NodeFacts] = []
@@ -257,9 +259,26 @@ def _ready_nodes(view: ClusterView, plan: Plan | None) -> tuple[NodeFacts, ...]:
         if not node.startup_taint or report is None or report.status is None:
             continue
         status = report.status
-        if status.ready and status.node_uid == node.uid and status.plan_generation == plan.generation:
+        if status.node_uid == node.uid and status.plan_generation == plan.generation and _protects(status, plan):
             ready.append(node)
     return tuple(ready)
+
+
+def _protects(status: ReportStatus, plan: Plan) -> bool:
+    """Whether a node is fit for pods: all its tunnels' policies stand, and each pair is up or has been tried in vain.
+
+    Were every pair waited for, one node that is down would keep pods from all new ones.
+    """
+    if status.ready:
+        return True
+    phases = {tunnel.uid: tunnel.phase for tunnel in plan.tunnels}
+    return (
+        status.certificate is not None
+        and status.kernel.esp
+        and status.unwell_count > 0
+        and all(tunnel.phase is not None and tunnel.phase is phases.get(tunnel.tunnel) for tunnel in status.tunnels)
+        and all(peer.reason is not UnwellReason.ESTABLISHING for peer in status.unwell)
+    )
 
 
 _TOLD: Final[Mapping[tuple[str, str], bool]] = {

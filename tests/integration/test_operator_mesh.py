@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hauberk_api.names import FINALIZER, STARTUP_TAINT
+from hauberk_api.names import FINALIZER, STARTUP_TAINT, TAINT_REMOVED
 from tests.apiserver import ApiServer
 from tests.integration.operator_bed import Operator, OperatorBed
 
@@ -233,6 +233,7 @@ def test_the_startup_taint_goes_when_the_agent_follows_the_plan(bed: OperatorBed
     assert tainted()
     bed.report("n6")
     bed.wait_for("an untainted node", lambda: not tainted(), operator=operator)
+    assert TAINT_REMOVED in bed.get("/api/v1/nodes/n6")["metadata"]["annotations"]
     bed.remove_node(6)
 
 

@@ -15,6 +15,7 @@ from hauberk_agent.status import render
 from hauberk_agent.status_socket import StatusServer, ask
 
 DOCUMENT: dict[str, Any] = {
+    "boot": {"cachedPlan": True, "guard": "Partial"},
     "clear": {"arriving": 12, "leaving": 34, "problem": "packets can't be counted"},
     "node": "n1", "version": "0.1.0", "pid": 7, "startedAt": "2026-01-01T00:00:00Z",
     "ready": False, "reason": "Unreachable", "message": "n2: no answer",
@@ -101,6 +102,7 @@ def test_status_for_people_names_what_is_wrong() -> None:
     assert "generation 3, from the cache: mesh (Block)" in text
     assert "problem    the API server can't be reached" in text
     assert "NOT encrypted for 12.5 s" in text
+    assert "boot       a cached plan; at this boot the boot guard could not load everything" in text
     assert "in clear   12 packets from and 34 to peers' pods" in text
     assert "problem    packets can't be counted" in text
     assert "spi c0000001, 100 bytes in 1 packets" in text

@@ -172,6 +172,7 @@ def report_json(
     state_left: bool = False,
     certificate: Json | None = None,
     bundle: Sequence[str] = (),
+    boot: Json | None = None,
     version: int = 1,
 ) -> Json:
     return {
@@ -191,6 +192,7 @@ def report_json(
             "stateLeft": state_left,
             "bundle": list(bundle),
             **({"certificate": certificate} if certificate is not None else {}),
+            **({"boot": boot} if boot is not None else {}),
         },
     }
 

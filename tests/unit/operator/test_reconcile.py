@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hauberk_api.names import FINALIZER
+from hauberk_api.names import FINALIZER, TAINT_REMOVED
 from hauberk_operator.facts import Json
 from hauberk_operator.reconcile import PHASES_LIMIT, REMOVAL_LIMIT, SET_UP_LIMIT, reconcile
 from hauberk_operator.standing import Standing
@@ -394,6 +394,50 @@ def test_the_startup_taint_goes_once_the_agent_follows_the_plan() -> None:
             api.add(REPORT, report)
         found = reconcile(api.view(), standing=STANDING, now=NOW).untaint
         assert [node.name for node in found] == (["n2"] if goes else [])
+
+
+def test_a_peer_that_is_down_does_not_keep_pods_from_new_nodes() -> None:
+    api = cluster("n1")
+    api.add(NODE, node_json("n2", tainted=True))
+    settle(api)
+    generation = plan(api)["generation"]
+    certificate = {"serial": "1", "notAfter": "2026-06-01T00:00:00Z", "issuerFingerprint": "aa"}
+
+    def untainted(*, reason: str, phase: str = "Block", **changed: Any) -> bool:
+        unwell = [{"node": "n1", "tunnel": "pods", "reason": reason, "message": ""}]
+        tunnels = [carries(ready=False, phase=phase)]
+        told: dict[str, Any] = {
+            "ready": False,
+            "tunnels": tunnels,
+            "unwell": unwell,
+            "certificate": certificate,
+            "plan": generation,
+        }
+        api.add(REPORT, report_json("n2", **(told | changed)))
+        return reconcile(api.view(), standing=STANDING, now=NOW).untaint != ()
+
+    # -> it is being tried, then it has been
+    assert not untainted(reason="Establishing")
+    assert untainted(reason="Unreachable")
+    # -> what the node itself lacks is waited for
+    assert not untainted(reason="Unreachable", phase="Require")
+    assert not untainted(reason="Unreachable", certificate=None)
+    assert not untainted(reason="Unreachable", esp=False)
+    assert not untainted(reason="Unreachable", unwell=[])
+
+
+def test_the_status_counts_what_protects_nodes_from_their_boot_on() -> None:
+    api = cluster("n1")
+    api.add(NODE, node_json("n2", tainted=True))
+    api.add(NODE, node_json("n3"))
+    api.objects[NODE.kind, "n3"]["metadata"]["annotations"] = {TAINT_REMOVED: "2026-05-01T00:00:00Z"}
+    settle(api)
+    assert tunnel_of(api)["status"]["boot"] == {"cachedPlan": 0, "startupTaint": 2, "guard": 0}
+    api.add(REPORT, report_json("n1", boot={"cachedPlan": True, "guard": "Loaded"}))
+    api.add(REPORT, report_json("n2", boot={"cachedPlan": True, "guard": "Partial"}))
+    api.add(REPORT, report_json("n3"))
+    settle(api)
+    assert tunnel_of(api)["status"]["boot"] == {"cachedPlan": 2, "startupTaint": 2, "guard": 1}
 
 
 def test_an_unreadable_mesh_spec_keeps_the_settings_in_force() -> None:
