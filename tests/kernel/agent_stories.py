@@ -204,11 +204,11 @@ class Mesh:
             new.write_text(text)
             new.rename(self.directory(number) / "objects.yaml")
 
-    def start(self, number: int) -> None:
+    def start(self, number: int, *options: str) -> None:
         command = self._command(
             number, "run", f"--node-name=n{number}", f"--source-dir={self.directory(number)}",
             f"--state-dir=/run/state/n{number}", f"--socket=/run/state/n{number}.sock",
-            f"--holder-socket=/run/holder/n{number}/sockets",
+            f"--holder-socket=/run/holder/n{number}/sockets", *options,
         )  # fmt: skip
         with open(f"/run/results/n{number}.log", "ab") as log:
             self.agents[number] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -26,6 +26,8 @@ RUN_DIRECTORY = "/run/node"  # where a node sees its run directory
 IN_MEMORY = ("/run", "/tmp", "/var/log", "/opt")  # noqa: S108 (mount points, not files)
 ON_DISK = "/var/lib"
 HIDDEN = (*IN_MEMORY, ON_DISK)  # the host's files below these are out of a node's sight
+UNITS = "/var/lib/units"
+"""Where the units of a node's host lie that it can write: its /etc is the lab's host's."""
 RESTART_SECONDS = 1.0
 DISK = "/dev/ubda"
 DISK_KICKERS = 3
@@ -80,6 +82,7 @@ def main() -> None:
     os.environ.update(PATH=configuration.search_path, HOME="/root", LANG="C.UTF-8")
     mount_file_systems(configuration)
     write_identity(configuration)
+    run_units_at_boot()
     bring_up_network(configuration)
     write_cni_configuration(configuration)
     services = {
@@ -130,6 +133,7 @@ def mount_file_systems(configuration: Configuration) -> None:
     os.makedirs(RUN_DIRECTORY)
     _run("mount", "-t", "hostfs", "hostfs", RUN_DIRECTORY, "-o", configuration.run_directory)
     os.makedirs("/var/lib/containerd", exist_ok=True)
+    os.makedirs(UNITS, exist_ok=True)
 
 
 def write_identity(configuration: Configuration) -> None:
@@ -144,6 +148,17 @@ def write_identity(configuration: Configuration) -> None:
         _run("mount", "--bind", "/run/machine-id", "/etc/machine-id")
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text()
     Path(RUN_DIRECTORY, "boot-id").write_text(boot_id)
+
+
+def run_units_at_boot() -> None:
+    """What systemd would do with the units that `sysinit.target` wants, before there is a network and a kubelet."""
+    for unit in sorted(Path(UNITS, "sysinit.target.wants").glob("*.service")):
+        commands = [line.partition("=")[2] for line in unit.read_text().splitlines() if line.startswith("ExecStart=")]
+        for command in commands:
+            done = subprocess.run(
+                command.split(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            )
+            _say(f"{unit.name}: {done.stdout.strip()}{done.stderr.strip()} (exit code {done.returncode})")
 
 
 def bring_up_network(configuration: Configuration) -> None:

@@ -125,3 +125,35 @@ def test_the_holder_is_there_when_wanted_has_no_capability_and_outlives_upgrades
     assert f"--holder-socket={place}" in agent["command"]
     mounts = [{m["mountPath"] for m in container["volumeMounts"]} for container in (holder, agent)]
     assert all(place.rpartition("/")[0] in paths for paths in mounts)
+
+
+def test_the_boot_guard_is_there_when_wanted_and_may_write_units_and_nothing_else(helm: Helm, chart: Rendered) -> None:
+    assert "hauberk-boot-guard" not in chart.pod_templates()
+    assert "--boot-guard" not in _container(chart.pod_templates()["hauberk-agent"])["command"]
+
+    wanted = helm.render({"bootGuard.enabled": True, "bootGuard.unitDirectory": "/var/lib/units"})
+    assert "--boot-guard" in _container(wanted.pod_templates()["hauberk-agent"])["command"]
+    pod = wanted.pod_templates()["hauberk-boot-guard"]
+    guard = _container(pod)
+    assert pod["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in pod
+    assert guard["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert guard["securityContext"]["readOnlyRootFilesystem"] is True
+    assert guard["command"] == ["sh", "/boot-guard/keep.sh", "keep", "/var/lib/units"]
+    assert [m["mountPath"] for m in guard["volumeMounts"] if not m.get("readOnly")] == ["/var/lib/units"]
+    files = wanted.one("ConfigMap", "hauberk-boot-guard")["data"]
+    assert files.keys() == {"keep.sh", "hauberk-guard.sh", "hauberk-guard.service"}
+    assert "ExecStart=/bin/sh /var/lib/units/hauberk-guard.sh /var/lib/hauberk\n" in files["hauberk-guard.service"]
+
+
+def test_the_agent_cannot_write_the_hosts_units(helm: Helm) -> None:
+    # It speaks with strangers; whoever gets hold of it must not get the host at its next boot.
+    agent = helm.render({"bootGuard.enabled": True}).pod_templates()["hauberk-agent"]
+    paths = {volume["hostPath"]["path"] for volume in agent["volumes"] if "hostPath" in volume}
+    assert paths == {"/var/lib/hauberk"}
+
+
+def test_a_boot_guard_that_is_not_wanted_any_more_is_removed(helm: Helm) -> None:
+    rendered = helm.render({"bootGuard.remove": True})
+    assert _container(rendered.pod_templates()["hauberk-boot-guard"])["command"][2] == "remove"
+    assert "--boot-guard" not in _container(rendered.pod_templates()["hauberk-agent"])["command"]

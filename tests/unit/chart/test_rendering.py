@@ -40,6 +40,7 @@ def test_lint_has_nothing_to_say(helm: Helm) -> None:
         {"image": {"repository": "registry.example:5000/a/hauberk", "digest": f"sha256:{'0' * 64}"}},
         {"apiServer": {"host": "fd00::1", "port": 6443}, "imagePullSecrets": [{"name": "mine"}]},
         {"operator.tolerations": [], "operator.nodeSelector": {"a": "b"}, "agent.podAnnotations": {"a": "b"}},
+        {"bootGuard.enabled": True, "holder.enabled": True},
         {"agent.maxUnavailable": 3, "agent.resources": {}, "operator.resources": {}},
     ],
 )
@@ -101,6 +102,8 @@ def test_a_packaged_chart_holds_the_crds_themselves(helm: Helm, tmp_path: Any, c
         ({"agent.maxUnavailable": "0%"}, "/agent/maxUnavailable"),
         ({"agent.resources": {"limit": {}}}, "limit"),
         ({"operator.tolerations": [{"operator": "Sometimes"}]}, "/operator/tolerations"),
+        ({"bootGuard.unitDirectory": "etc/systemd"}, "/bootGuard/unitDirectory"),
+        ({"bootGuard.unitDirectory": "/etc/a b"}, "/bootGuard/unitDirectory"),
         ({"uninstall.timeoutSeconds": -1}, "/uninstall/timeoutSeconds"),
     ],
 )
