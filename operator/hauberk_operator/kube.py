@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from kubernetes.aio.config import ConfigException, incluster_config, kube_config
 
 from hauberk_api.kinds import GROUP
 from hauberk_operator.facts import Json
+from hauberk_operator.recorder import EventRecorder, Repeat
 from hauberk_operator.writes import EVENT, Resource, Verb, Write
 
 PAGE: Final = 250
@@ -69,6 +71,7 @@ class Kube:
     def __init__(self, configuration: client.Configuration, *, identity: str) -> None:
         self._identity = identity
         self._configuration = configuration
+        self._events = EventRecorder(time.monotonic)
         self._client: Any = client.ApiClient(configuration)  # which has no types that say anything
         self._client.user_agent = "hauberk-operator"
 
@@ -145,9 +148,17 @@ class Kube:
         path = resource.path(name, namespace=namespace, subresource=subresource)
         return await self._call("PUT", path, body=body)
 
-    async def patch(self, resource: Resource, name: str, operations: Sequence[Json], *, subresource: str = "") -> Json:
+    async def patch(
+        self,
+        resource: Resource,
+        name: str,
+        operations: Sequence[Json],
+        *,
+        namespace: str = "",
+        subresource: str = "",
+    ) -> Json:
         """A JSON patch (RFC 6902)."""
-        path = resource.path(name, subresource=subresource)
+        path = resource.path(name, namespace=namespace, subresource=subresource)
         return await self._call("PATCH", path, body=operations, content_type=_JSON_PATCH)
 
     async def delete(
@@ -163,15 +174,10 @@ class Kube:
     async def carry_out(self, write: Write) -> Json | None:
         """Do one write. Returns the object as it is now, or None if it is gone or was left alone."""
         match write.verb:
+            case Verb.CREATE if write.resource == EVENT:
+                return await self._tell(cast("Json", write.body), write.namespace)
             case Verb.CREATE:
-                body = cast("Json", write.body)
-                if write.resource == EVENT:
-                    body = body | {
-                        "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-                        "reportingController": f"{GROUP}/operator",
-                        "reportingInstance": self._identity,
-                    }
-                return await self.create(write.resource, body, namespace=write.namespace)
+                return await self.create(write.resource, cast("Json", write.body), namespace=write.namespace)
             case Verb.PATCH:
                 operations = cast("Sequence[Json]", write.body)
                 return await self.patch(write.resource, write.name, operations, subresource=write.subresource)
@@ -180,6 +186,29 @@ class Kube:
                     return None
                 await self.delete(write.resource, write.name, body=cast("Json | None", write.body))
                 return None
+
+    async def _tell(self, event: Json, namespace: str) -> Json | None:
+        """Write an Event, or that the one before has happened again, or nothing."""
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        told = self._events.take(event)
+        try:
+            if isinstance(told, Repeat):
+                series = {"count": told.count, "lastObservedTime": now}
+                operations: list[Json] = [{"op": "add", "path": "/series", "value": series}]
+                return await self.patch(EVENT, told.name, operations, namespace=namespace)
+            if told is None:
+                return None
+            body = event | {
+                "eventTime": now,
+                "reportingController": f"{GROUP}/operator",
+                "reportingInstance": self._identity,
+            }
+            made = await self.create(EVENT, body, namespace=namespace)
+        except KubeError:
+            self._events.forget(event)
+            raise
+        self._events.made(event, made["metadata"]["name"])
+        return made
 
     async def serves(self, group: str, version: str) -> frozenset[str]:
         """The plural names of a group's kinds that the API server serves; empty if it does not know the group."""

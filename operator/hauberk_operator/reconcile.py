@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from hauberk_api.conditions import ConditionStatus, ConditionType
 from hauberk_api.kinds import MESH_NAME
 from hauberk_api.mesh import CertificateSettings, MeshSpec, PodCIDRSource
 from hauberk_api.names import FINALIZER
 from hauberk_api.plan import Plan
 from hauberk_api.report import ReportStatus, UnwellReason
+from hauberk_operator import news
 from hauberk_operator.compile import Compiled, compile_mesh
-from hauberk_operator.facts import Facts, Json, MeshFacts, NodeFacts, TunnelFacts, conditions_of
+from hauberk_operator.facts import MeshFacts, NodeFacts, TunnelFacts
 from hauberk_operator.fold import fold_mesh, fold_tunnel, mesh_conditions, pod_range
 from hauberk_operator.pod_cidrs import PodCIDRs, find_pod_cidrs
 from hauberk_operator.standing import Standing, rfc3339
@@ -30,11 +30,9 @@ from hauberk_operator.writes import (
     NODE,
     REPORT,
     TUNNEL,
-    Resource,
     Write,
     create,
     delete,
-    event,
     owner_reference,
     patch,
 )
@@ -86,7 +84,7 @@ def reconcile(view: ClusterView, *, standing: Standing, now: datetime) -> Reconc
         overdue=[tunnel.uid for tunnel in view.tunnels.values() if _left(tunnel, PHASES_LIMIT, now) <= timedelta(0)],
     )
     member_writes, unsettled = _write_members(view, compiled, now)
-    members = (member_writes, _write_mesh(mesh, compiled, standing, pod_cidrs, now))
+    members = (member_writes, _write_mesh(mesh, view.nodes, compiled, standing, pod_cidrs, now))
     goes = mesh.plan is not None and {t.uid for t in mesh.plan.tunnels} - {t.uid for t in compiled.plan.tunnels}
     removals, removal_left = _finish_removals(view, mesh.plan, now)
     return Reconciliation(
@@ -152,7 +150,12 @@ def _write_members(view: ClusterView, compiled: Compiled, now: datetime) -> tupl
 
 
 def _write_mesh(
-    mesh: MeshFacts, compiled: Compiled, standing: Standing, pod_cidrs: PodCIDRs, now: datetime
+    mesh: MeshFacts,
+    nodes: Mapping[str, NodeFacts],
+    compiled: Compiled,
+    standing: Standing,
+    pod_cidrs: PodCIDRs,
+    now: datetime,
 ) -> tuple[Write, ...]:
     unchanged = mesh.plan == compiled.plan
     status = fold_mesh(
@@ -168,7 +171,12 @@ def _write_mesh(
         return ()
     why = "its conditions" if unchanged else f"plan generation {compiled.plan.generation}"
     write = patch(MESH, mesh, {"/status": status}, subresource="status", why=why)
-    return (write, *_tell_changes(MESH, mesh, mesh.status, status))
+    return (
+        write,
+        *news.of_conditions(MESH, mesh, mesh.status, status),
+        *news.of_claims(mesh, compiled.conflicts, nodes),
+        *news.of_revocations(mesh.plan, compiled.plan, nodes),
+    )
 
 
 def _write_statuses(view: ClusterView, compiled: Compiled, now: datetime) -> Iterable[Write]:
@@ -196,7 +204,7 @@ def _write_statuses(view: ClusterView, compiled: Compiled, now: datetime) -> Ite
         )
         if status != tunnel.status:
             yield patch(TUNNEL, tunnel, {"/status": status}, subresource="status", why="its status")
-            yield from _tell_changes(TUNNEL, tunnel, tunnel.status, status)
+            yield from news.of_conditions(TUNNEL, tunnel, tunnel.status, status)
 
 
 def _finish_removals(view: ClusterView, plan: Plan | None, now: datetime) -> tuple[tuple[Write, ...], timedelta | None]:
@@ -279,26 +287,3 @@ def _protects(status: ReportStatus, plan: Plan) -> bool:
         and all(tunnel.phase is not None and tunnel.phase is phases.get(tunnel.tunnel) for tunnel in status.tunnels)
         and all(peer.reason is not UnwellReason.ESTABLISHING for peer in status.unwell)
     )
-
-
-_TOLD: Final[Mapping[tuple[str, str], bool]] = {
-    (ConditionType.ACCEPTED, ConditionStatus.FALSE): True,
-    (ConditionType.READY, ConditionStatus.TRUE): False,
-    (ConditionType.DEGRADED, ConditionStatus.TRUE): True,
-    (ConditionType.CONFLICTED, ConditionStatus.TRUE): True,
-    (ConditionType.POD_CIDRS_KNOWN, ConditionStatus.FALSE): True,
-}
-"""Which conditions are worth an Event, and whether it is a warning."""
-
-
-def _tell_changes(resource: Resource, facts: Facts, before: Json, after: Json) -> Iterable[Write]:
-    """Events for conditions that have just become what a person should know."""
-    known = {condition.type: condition for condition in conditions_of(before)}
-    for condition in conditions_of(after):
-        warning = _TOLD.get((condition.type, condition.status))
-        old = known.get(condition.type)
-        if warning is None or (old is not None and (old.status, old.reason) == (condition.status, condition.reason)):
-            continue
-        yield event(
-            resource, facts, reason=condition.reason, note=condition.message, warning=warning, action="Reconcile"
-        )

@@ -97,6 +97,15 @@ def test_reports_make_it_ready_and_a_fault_degrades_it(bed: OperatorBed, operato
     assert degraded["reason"] == "AuthenticationFailed"
     assert "n1 and n2" in degraded["message"]
     assert bed.condition("Ready")["status"] == "False"
+    # -> it recovers, and the same happens again: one Event that counts
+    bed.report("n1")
+    assert bed.wait_for("an Event", lambda: bed.events("Recovered"), operator=operator)
+    bed.report("n1", ready=False, tunnels=unready, unwell=[fault], unwellCount=1)
+    bed.wait_for(
+        "a series",
+        lambda: [event.get("series", {}).get("count") for event in bed.events("AuthenticationFailed")] == [2],
+        operator=operator,
+    )
 
 
 @pytest.mark.usefixtures("pods")

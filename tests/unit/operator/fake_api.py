@@ -80,7 +80,15 @@ class FakeApi:
         self.writes.append(f"replace {resource.kind} {name}" + (f"/{subresource}" if subresource else ""))
         return self._store(resource, copy.deepcopy(dict(body)))
 
-    async def patch(self, resource: Resource, name: str, operations: Sequence[Json], *, subresource: str = "") -> Json:
+    async def patch(
+        self,
+        resource: Resource,
+        name: str,
+        operations: Sequence[Json],
+        *,
+        namespace: str = "",
+        subresource: str = "",
+    ) -> Json:
         obj = await self.get(resource, name)
         for operation in operations:
             *parents, field = operation["path"].strip("/").split("/")

@@ -375,6 +375,64 @@ def test_a_tunnel_that_goes_hands_its_pairs_over_and_then_goes_back_phase_by_pha
     ]
 
 
+# What people are told
+
+
+def told(api: FakeApi) -> list[tuple[str, str, str]]:
+    """Events as reason, kind and name of what they are about; they are gone afterwards."""
+    found = [obj for (kind, _), obj in api.objects.items() if kind == "Event"]
+    for key in [key for key in api.objects if key[0] == "Event"]:
+        del api.objects[key]
+    return [(obj["reason"], obj["regarding"]["kind"], obj["regarding"]["name"]) for obj in found]
+
+
+def test_the_end_of_a_rollout_is_told_once() -> None:
+    api = cluster("n1", "n2", tunnels=(tunnel_json(spec=GRADUAL),))
+    phases_followed(api, "n1", "n2")
+    assert told(api) == [("RolledOut", "IPsecTunnel", "pods"), ("AllPairsUp", "IPsecTunnel", "pods")]
+    settle(api, now=NOW + timedelta(hours=1))
+    assert told(api) == []
+
+
+def test_a_fault_is_told_and_that_it_is_over() -> None:
+    api = cluster("n1", "n2")
+    settle(api)
+    unwell = [{"node": "n2", "tunnel": "pods", "reason": "Unreachable", "message": "no answer"}]
+    api.add(REPORT, report_json("n2", tunnels=[carries()]))
+    api.add(REPORT, report_json("n1", tunnels=[carries(ready=False)], unwell=unwell))
+    settle(api)
+    assert told(api) == [("Unreachable", "IPsecTunnel", "pods")]
+    api.add(REPORT, report_json("n1", tunnels=[carries()]))
+    settle(api)
+    assert told(api) == [("AllPairsUp", "IPsecTunnel", "pods"), ("Recovered", "IPsecTunnel", "pods")]
+
+
+def test_an_address_conflict_is_told_on_the_node_that_claims() -> None:
+    api = cluster("n1", "n2")
+    settle(api)
+    told(api)
+    api.add(NODE, node_json("n3", addresses=["10.0.0.1", "10.0.0.3"]))
+    settle(api)
+    told_of = told(api)
+    assert ("AddressConflict", "Node", "n3") in told_of
+    assert ("AddressConflict", "IPsecMesh", "default") in told_of
+    # -> another one is news, the first one is not
+    api.add(NODE, node_json("n4", addresses=["10.0.0.2", "10.0.0.4"]))
+    settle(api)
+    assert [reason for reason in told(api) if reason[1] == "Node"] == [("AddressConflict", "Node", "n4")]
+
+
+def test_a_revocation_is_told_on_its_node() -> None:
+    api = cluster("n1", "n2")
+    settle(api)
+    told(api)
+    api.objects[MESH.kind, "default"]["spec"] = {"revokedNodes": ["n2", "unknown"]}
+    settle(api)
+    assert ("Revoked", "Node", "n2") in told(api)
+    settle(api)
+    assert told(api) == []
+
+
 # The startup taint
 
 
