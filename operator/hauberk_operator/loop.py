@@ -54,8 +54,13 @@ class Loop:
         """Say that something has changed."""
         self._poked.set()
 
+    def progress(self) -> None:
+        """Say, in a step that has much to do, that a part of it is done."""
+        if self._started is not None:
+            self._started = self._clock()
+
     def busy_seconds(self) -> float:
-        """How long the present step has been running; 0 between steps. A probe's way to see a stuck loop."""
+        """How long the present step has been without progress; 0 between steps. A probe's way to see a stuck loop."""
         return 0.0 if self._started is None else self._clock() - self._started
 
     async def run(self) -> None:

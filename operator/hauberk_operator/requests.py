@@ -23,6 +23,9 @@ from hauberk_operator.view import ClusterView
 from hauberk_operator.writes import NODE, POD, REQUEST, delete, event
 
 CONCURRENCY: Final = 8
+MOST_REMOVED: Final = 64
+"""Old requests that a step removes: a mesh that joined at once is not waited for by a node that asks now."""
+
 LATER_SECONDS: Final = 1.0
 KEPT: Final = timedelta(minutes=15)
 """For so long from its beginning a settled request is there to be looked at. The controller manager's cleaner takes an
@@ -42,13 +45,15 @@ class Requests:
         *,
         namespace: str,
         clock: Callable[[], datetime],
+        progress: Callable[[], None] = lambda: None,
     ) -> None:
-        """signer: what signs now, or None while requests have to wait."""
+        """signer: what signs now, or None while requests have to wait. progress is called after each request."""
         self._kube = kube
         self._view = view
         self._signer = signer
         self._namespace = namespace
         self._clock = clock
+        self._progress = progress
 
     async def step(self) -> float | None:
         """Settle every open request, and remove old ones. Returns when to look again."""
@@ -61,7 +66,9 @@ class Requests:
                 if faults and faults[0].unreachable:
                     return False
                 try:
-                    return await self._settle(request)
+                    settled = await self._settle(request)
+                    self._progress()
+                    return settled
                 except KubeError as error:
                     if error.conflict or error.not_found:
                         await self._read_again(request)
@@ -80,11 +87,15 @@ class Requests:
     async def _collect(self) -> list[float]:
         """Remove settled requests that are old. Returns in how many seconds the others are."""
         waits: list[float] = []
+        removed = 0
         for request in [request for request in self._view.requests.values() if not request.open and request.created]:
             left = datetime.fromisoformat(request.created) + KEPT - self._clock()
             if left > timedelta(0):
                 waits.append(left / timedelta(seconds=1))
                 continue
+            if removed == MOST_REMOVED:
+                return [0.0]
+            removed += 1
             try:
                 await self._kube.carry_out(delete(REQUEST, request, why="it was settled long ago"))
             except KubeError as error:

@@ -138,3 +138,31 @@ def test_a_defect_ends_the_loop() -> None:
 
     with pytest.raises(ZeroDivisionError):
         drive(step, lambda: False)
+
+
+def test_a_step_with_much_to_do_is_not_stuck_while_it_gets_on() -> None:
+    now = 100.0
+    busy: list[float] = []
+
+    async def story() -> None:
+        async def step() -> float | None:
+            nonlocal now
+            now += 50
+            busy.append(made.busy_seconds())
+            made.progress()
+            now += 20
+            busy.append(made.busy_seconds())
+            return None
+
+        made = Loop("test", step, clock=lambda: now)
+        made.progress()
+        assert made.busy_seconds() == 0.0, "nothing is under way"
+        running = asyncio.create_task(made.run())
+        async with asyncio.timeout(5):
+            while not busy[1:]:
+                await asyncio.get_running_loop().run_in_executor(None, time.sleep, 0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(story())
+    assert busy == [50.0, 20.0]

@@ -11,7 +11,7 @@ from cryptography import x509
 
 from hauberk_operator.ca import Signer, create_root
 from hauberk_operator.facts import MemberFacts, RequestFacts
-from hauberk_operator.requests import KEPT, Requests
+from hauberk_operator.requests import KEPT, MOST_REMOVED, Requests
 from hauberk_operator.writes import MEMBER, MESH, NODE, POD, REQUEST
 from tests.unit.operator.builders import NAMESPACE, member_json, mesh_json, node_json, request_json
 from tests.unit.operator.fake_api import FakeApi
@@ -89,3 +89,16 @@ def test_settled_requests_are_removed_after_a_while_and_open_ones_never() -> Non
     desk.step()
     assert desk.names == {"open"}
     assert set(desk.view.requests) == {"open"}
+
+
+def test_a_crowd_of_old_requests_does_not_keep_a_new_one_waiting() -> None:
+    desk = Desk()
+    for number in range(MOST_REMOVED + 10):
+        desk.ask(f"old-{number}", conditions=[DENIED])
+    desk.now += KEPT
+    desk.ask("new", created="2026-05-01T00:15:00Z")
+    assert desk.step() == 0.0, "the rest in the next step"
+    assert len([name for name in desk.names if name.startswith("old")]) == 10
+    assert desk.status("new")["certificate"]
+    desk.step()
+    assert desk.names == {"new"}
