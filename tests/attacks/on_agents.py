@@ -66,15 +66,19 @@ class AttackedAgents:
         identity: int = ATTACKER,
         claims: Sequence[str] = ("10.244.3.0/24",),
         ike: str = DEFAULT_IKE_PROPOSALS[0],
+        apart: bool = False,
     ) -> Attempt:
-        """Sets up an IKE SA and a CHILD SA with the victim, as far as it lets us."""
+        """Sets up an IKE SA and a CHILD SA with the victim, as far as it lets us.
+
+        apart: the CHILD SA in an exchange of its own, once the IKE SA is up.
+        """
         said_before = len(VICTIM_LOG.read_text())
         options: list[str] = ["--local", "10.250.0.3", "--remote", "10.250.0.1", "--profile", "mesh"]
         options += ["--identity", uid_identity(identity), "--peer-identity", uid_identity(VICTIM)]
         options += [*credentials.options(), "--ike", ike, "--esp", DEFAULT_ESP_PROPOSALS[0], "--label", TUNNEL]
         options += [word for claim in claims for word in ("--ts-local", claim)]
         options += ["--ts-remote", "10.244.1.0/24", "--command", "quit", "-o", "json"]
-        options += ["--retransmit-tries", "2"]
+        options += ["--retransmit-tries", "2", *(["--children-apart"] if apart else [])]
         program = str(Path(sys.executable).parent / "hauberk-ike")
         done = subprocess.run(
             ["ip", "netns", "exec", "n3", program, "initiate", *options],
@@ -160,6 +164,16 @@ def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def another_nodes_pods_in_ike(ground: AttackedAgents) -> str:
     return ground.refused("TS_UNACCEPTABLE", ground.attempt(ground.mine, claims=("10.244.2.0/24",)))
+
+
+def another_nodes_pods_once_authenticated(ground: AttackedAgents) -> str:
+    attempt = ground.attempt(ground.mine, claims=("10.244.2.0/24",), apart=True)
+    if not any(event.get("event") == "IkeSaUp" for event in attempt.events):
+        raise NotRefused(f"it was not even let in: {attempt.events}")
+    failures = [event["reason"] for event in attempt.events if event.get("event") == "ChildSaFailed"]
+    if attempt.children or not any("TS_UNACCEPTABLE" in failure for failure in failures):
+        raise NotRefused(f"a CHILD SA, or another reason: {attempt.events}")
+    return failures[0]
 
 
 def all_pods_in_ike(ground: AttackedAgents) -> str:

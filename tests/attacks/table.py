@@ -196,6 +196,11 @@ ON_AGENTS: Final[tuple[Attack[AttackedAgents], ...]] = (
         refused_by="`TS_UNACCEPTABLE`: a node's selectors are what its IPsecNode grants",
     ),
     Attack(
+        attempt=a.another_nodes_pods_once_authenticated,
+        tried="A claims B's pod CIDR in an exchange of its own, when its IKE SA is up (CREATE_CHILD_SA)",
+        refused_by="`TS_UNACCEPTABLE`: an authenticated peer is still an attacker",
+    ),
+    Attack(
         attempt=a.all_pods_in_ike,
         tried="A claims everything, its own pods among it",
         refused_by="narrowed to A's own pods and addresses",

@@ -23,7 +23,7 @@ from hauberk_api.kinds import API_VERSION, MESH_NAME, MESHES
 from tests.deployment import Deployment
 from tests.ground import ground
 from tests.lab.errors import NotInTime
-from tests.lab.traffic import Stats, Traffic
+from tests.lab.traffic import Flow, Stats, Traffic
 from tests.lab.vigil import Toll, Vigil
 
 LIFE_SECONDS: Final = 60
@@ -67,6 +67,8 @@ class ShortCertificates:
         """All that were signed since `prepare`, by their serial numbers."""
         self._oldest = 0.0
         self._tell_at = 60.0
+        self._lost: dict[Flow, int] = {}
+        """What has been told of."""
 
     def prepare(self) -> None:
         """One-minute certificates for everybody, before anything counts: by a root that leaves no other good."""
@@ -134,11 +136,16 @@ class ShortCertificates:
             self._oldest = max([self._oldest, *((now - added) / timedelta(seconds=1) for added in youngest.values())])
 
     def _tell(self, passed: float, minutes: float, renewals: int, before: Stats, toll: Toll) -> None:
-        """A line every minute."""
+        """A line every minute, and one for each flow that has lost something since."""
         if passed < self._tell_at:
             return
         self._tell_at = passed + 60.0
-        total = self._traffic.stats().since(before).total
+        stats = self._traffic.stats().since(before)
+        total = stats.total
+        for flow, count in sorted(stats.flows.items()):
+            if count.lost > self._lost.get(flow, 0):
+                self._progress(f"lost: {flow}: {count.lost} by now")
+                self._lost[flow] = count.lost
         self._progress(
             f"{passed / 60:.0f} of {minutes:g} minutes: {renewals} renewals, {total.sent} messages sent, "
             f"{total.lost} lost; {toll.esp} packets of ESP, {toll.clear} in clear; oldest SA {self._oldest:.0f} s"
