@@ -184,9 +184,10 @@ class EndpointEvents:
         if link is pair.current and unreachable:
             self._caretaker.fail(pair, UnwellReason.UNREACHABLE, event.message)
         self.replace_lost(pair, link, now)
+        # First what sends from now on: between two requests to the kernel we may be held up for long.
+        self._caretaker.service(pair, now)
         for child in children:
             self._retire(pair, child, now)
-        self._caretaker.service(pair, now)
 
     def replace_lost(self, pair: Pair, link: Link, now: float) -> None:
         """The link is no more: another one with children takes its place, or a new attempt is planned."""
@@ -334,8 +335,9 @@ class EndpointEvents:
             if child is None:
                 return
             self._lost(pair, link, child, now)
-        self._retire(pair, child, now)
+        # First what sends from now on: between two requests to the kernel we may be held up for long.
         self._caretaker.service(pair, now)
+        self._retire(pair, child, now)
 
     def _lost(self, pair: Pair, link: Link, child: Child, now: float) -> None:
         """A child that was to stay has been deleted."""

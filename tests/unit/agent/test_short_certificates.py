@@ -8,7 +8,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hauberk_api.names import NodeUid, node_identity
-from hauberk_ike import Credentials, Identity
+from hauberk_ike import Credentials, Identity, IpAddress
+from hauberk_xfrm import Spi
+from tests.unit.agent.fake_kernel import FakeKernel
 from tests.unit.agent.network import Network, Party, authority
 
 LIFE = 60.0
@@ -85,6 +87,28 @@ def test_pitfall_25_no_sa_outlives_its_certificates_and_no_packet_is_lost(seed: 
     assert all(len(history) > 12 for history in network.signed.values())
     assert network.flow.lost == 0
     assert network.flow.sent > 30_000
+
+
+def test_pitfall_19_an_outbound_sa_goes_only_when_its_successor_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two requests to the kernel an agent may be held up for long, and its pods go on sending."""
+    network = ShortLived(3, seed=5)
+    gaps: list[str] = []
+    removed = 0
+
+    def delete_state(kernel: FakeKernel, *, destination: IpAddress, spi: Spi, missing_ok: bool = True) -> None:
+        nonlocal removed
+        outbound = kernel.outbound(destination)
+        remove(kernel, destination=destination, spi=spi, missing_ok=missing_ok)
+        if outbound is not None:
+            removed += 1
+            if kernel.outbound(destination) is None:
+                gaps.append(f"{network.now}: nothing to send by to {destination}")
+
+    remove = FakeKernel.delete_state
+    monkeypatch.setattr(FakeKernel, "delete_state", delete_state)
+    network.live(300.0)
+    assert removed > 20
+    assert gaps == []
 
 
 def test_a_peer_that_does_not_answer_for_a_while_is_asked_again_in_time() -> None:
