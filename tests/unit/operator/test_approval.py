@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -297,3 +299,9 @@ def test_refused_is_an_agent(case: str) -> None:
 
 def test_a_refusal_is_stronger_than_waiting() -> None:
     assert isinstance(decide(request(), member=None, pod=None), Refusal)
+
+
+def test_people_find_every_reason_of_a_refusal() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "reference" / "conditions.md"
+    section = page.read_text().partition("## On certificate requests")[2]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [reason.value for reason in RefusalReason]
