@@ -13,9 +13,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
-from hauberk_operator.facts import ANYBODY, MemberFacts, NodeFacts
+from hauberk_operator.facts import ANYBODY, Loan, MemberFacts, NodeFacts
 from hauberk_operator.span import Span, parse_span
 
 MAX_ADDRESSES: Final = 16
@@ -43,6 +44,17 @@ class Conflict:
         return f"{self.node} claims {self.claim}, which {self.holder} holds"
 
 
+class _Claimant(NamedTuple):
+    """What of a node its claims depend on."""
+
+    name: str
+    addresses: tuple[str, ...]
+    pod_cidrs: tuple[str, ...]
+    loans: tuple[Loan, ...]
+    held: tuple[tuple[str, ...], tuple[str, ...]]
+    """Addresses and pod CIDRs that its IPsecNode has."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Granted:
     """What one node may call its own, in its Node's order."""
@@ -50,7 +62,7 @@ class Granted:
     addresses: list[str] = field(default_factory=list[str])
     pod_cidrs: list[str] = field(default_factory=list[str])
 
-    def sort_like(self, node: NodeFacts) -> None:
+    def sort_like(self, node: _Claimant) -> None:
         """Back into the Node's order: the first address of a family is where peers send to."""
         self.addresses.sort(key=_positions(node.addresses).__getitem__)
         self.pod_cidrs.sort(key=_positions([*node.pod_cidrs, *(loan.address for loan in node.loans)]).__getitem__)
@@ -62,20 +74,27 @@ def settle_claims(
     """What every node is granted (by name), and which claims were refused.
 
     O(n log n) in the number of claims: granted ranges are disjoint between nodes, so a claim is compared with its
-    neighbours only.
+    neighbours only. What was settled last is remembered, as most of what changes in a mesh are not addresses.
     """
-    ordered = sorted(nodes, key=lambda node: (node.created, node.name))
-    held: dict[str, frozenset[str]] = {}
-    for node in ordered:
+    claimants: list[_Claimant] = []
+    for node in sorted(nodes, key=lambda node: (node.created, node.name)):
         member = members.get(node.name)
-        if member is not None and member.spec is not None and member.spec.node_uid == node.uid:
-            held[node.name] = frozenset((*member.spec.addresses, *member.spec.pod_cidrs))
+        spec = member.spec if member is not None else None
+        held = (spec.addresses, spec.pod_cidrs) if spec is not None and spec.node_uid == node.uid else ((), ())
+        claimants.append(_Claimant(node.name, node.addresses, node.pod_cidrs, node.loans, held))
+    granted, conflicts = _settle(tuple(claimants))
+    return dict(granted), conflicts
+
+
+@lru_cache(maxsize=1)
+def _settle(ordered: Sequence[_Claimant]) -> tuple[Mapping[str, Granted], tuple[Conflict, ...]]:
+    held = {node.name: frozenset((*node.held[0], *node.held[1])) for node in ordered}
     ranges = {4: _Ranges(), 6: _Ranges()}
     granted = {node.name: Granted() for node in ordered}
     conflicts: list[Conflict] = []
     for already_held in (True, False):
         for node in ordered:
-            holds = held.get(node.name, frozenset())
+            holds = held[node.name]
             for claim, span, grant in _claims(node, granted[node.name]):
                 spelling = claim if span is None else span.spelling
                 if (spelling in holds) is not already_held or spelling in grant:
@@ -91,7 +110,7 @@ def settle_claims(
     return granted, tuple(conflicts)
 
 
-def _claims(node: NodeFacts, granted: Granted) -> Iterator[tuple[str, Span | None, list[str]]]:
+def _claims(node: _Claimant, granted: Granted) -> Iterator[tuple[str, Span | None, list[str]]]:
     for address in node.addresses[:MAX_ADDRESSES]:
         # A prefix is no address, even one of a single address: the IPsecNode's schema would refuse it.
         yield address, None if "/" in address else parse_span(address), granted.addresses
@@ -100,7 +119,7 @@ def _claims(node: NodeFacts, granted: Granted) -> Iterator[tuple[str, Span | Non
 
 
 def _settle_loans(
-    ordered: Sequence[NodeFacts],
+    ordered: Sequence[_Claimant],
     held: Mapping[str, frozenset[str]],
     ranges: Mapping[int, _Ranges],
     granted: Mapping[str, Granted],

@@ -215,3 +215,13 @@ def test_more_pod_cidrs_than_an_ipsecnode_holds_are_cut_and_told() -> None:
     granted, conflicts = settle_claims([borrows("n1", "10.244.9.9/32", pod_cidrs=blocks)], {})
     assert granted["n1"].pod_cidrs == blocks
     assert [c.sentence() for c in conflicts] == ["n1 has 129 pod CIDRs, and only 128 of them count"]
+
+
+def test_what_does_not_change_claims_is_settled_already() -> None:
+    """Most of what happens in a mesh are heartbeats, reports and certificates."""
+    nodes = [node(f"n{i}") for i in range(100)]
+    once, again = settle_claims(nodes, {}), settle_claims([replace(one, ready=False) for one in nodes], {})
+    assert again == once
+    assert again[0]["n1"] is once[0]["n1"]
+    nodes[1] = replace(nodes[1], addresses=("10.9.9.9",))
+    assert settle_claims(nodes, {})[0]["n1"].addresses == ["10.9.9.9"]
