@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from hauberk_api.kinds import API_VERSION, MESH_NAME, MESHES
 from tests.deployment import Deployment
 from tests.ground import ground
 from tests.lab.errors import NotInTime
-from tests.lab.traffic import Flow, Stats, Traffic
+from tests.lab.traffic import Count, Flow, Stats, Traffic
 from tests.lab.vigil import Toll, Vigil
 
 LIFE_SECONDS: Final = 60
@@ -53,6 +53,52 @@ class Outcome:
     """The age, at its worst, of the youngest SA of any directed pair: none may outlive its certificates."""
     faults: list[str] = field(default_factory=list[str])
 
+    def judge(self, nodes: Sequence[str], flows: Collection[Flow], *, rolls: int) -> list[str]:
+        """What did not hold of the traffic between these nodes, which is to be all of these flows; a sentence each."""
+        total = self.stats.total
+        quiet = sorted(flow for flow in flows if not self.stats.flows.get(flow, Count()).answered)
+        lives = int(self.minutes * 60 / LIFE_SECONDS) * len(nodes)
+        checks = (
+            (total.lost > 0, f"{total.lost} of {total.sent} messages lost:\n{self.stats.table()}"),
+            (total.wrong > 0, f"{total.wrong} answers that fit no message"),
+            (bool(quiet), f"nothing was answered on {', '.join(map(str, quiet[:5]))}"),
+            (bool(self.stats.unreachable), f"no counters from {', '.join(self.stats.unreachable)}"),
+            (self.ca_rolls < rolls, f"{self.ca_rolls} of {rolls} rolls ended"),
+            (self.renewals < lives, f"{self.renewals} renewals, fewer than the {lives} lives that passed"),
+            (
+                self.oldest_seconds > LIFE_SECONDS + SLACK_SECONDS,
+                f"an SA was in use for {self.oldest_seconds:.0f} s: longer than a certificate lives",
+            ),
+        )
+        return [*self.toll.faults(esp_between=nodes), *(fault for wrong, fault in checks if wrong)]
+
+
+def old_certificates(
+    signed: Mapping[int, x509.Certificate],
+    used: Mapping[str, int],
+    roots: Sequence[x509.Certificate],
+    *,
+    now: datetime,
+) -> list[str]:
+    """Where a certificate of a root before the last one is still good, or used: at the end nowhere. A sentence each.
+
+    signed: all that were, by serial number. used: the serial number of each node's. roots: those trusted.
+    """
+    if len(roots) != 1:
+        return [f"{len(roots)} roots are trusted at the end, not one"]
+    faults = [
+        f"certificate {serial:x} of an old root is good until {certificate.not_valid_after_utc:%H:%M:%S}"
+        for serial, certificate in signed.items()
+        if certificate.not_valid_after_utc > now and not _is_of(certificate, roots[0])
+    ]
+    for node, serial in used.items():
+        certificate = signed.get(serial)
+        if certificate is None:
+            faults.append(f"nobody saw {node}'s certificate {serial:x} being signed")
+        elif not _is_of(certificate, roots[0]):
+            faults.append(f"{node} uses a certificate of an old root")
+    return faults
+
 
 class ShortCertificates:
     """One run. Methods raise LabError, CommandFailed and what subprocess raises when the cluster fails."""
@@ -72,22 +118,23 @@ class ShortCertificates:
 
     def prepare(self) -> None:
         """One-minute certificates for everybody, before anything counts: by a root that leaves no other good."""
-        self._settings(roll="short", mode="Distrust", lifetimeSeconds=LIFE_SECONDS)
-        self._wait("every agent has a certificate of a minute", lambda: not self._laggards())
+        roll = self._settings(roll="short", mode="Distrust", lifetimeSeconds=LIFE_SECONDS)
+        self._wait("every agent has a certificate of a minute", lambda: self._rolled(roll) and not self._laggards())
         self._deployment.wait_paired(timeout=READY_SECONDS)
 
     def restore(self) -> None:
         """The mesh's settings as they come, and certificates of a day."""
-        self._settings(roll="restored", mode="Distrust")
-        self._wait("every agent has another certificate", lambda: not self._laggards())
+        roll = self._settings(roll="restored", mode="Distrust")
+        self._wait("every agent has another certificate", lambda: self._rolled(roll) and not self._laggards())
 
     def run(self, *, minutes: float, rolls: int = 2) -> Outcome:
         """Traffic for so long, and so many rolls, evenly spread and begun in its first four fifths."""
         outcome = Outcome(minutes=minutes)
-        self._look()
-        first = len(self._certificates)
         # What came before is answered, or counts as lost, by then.
         time.sleep(self._traffic.pace.patience_seconds)
+        self._oldest = 0.0
+        self._look()
+        first = len(self._certificates)
         due = [minutes * 60 * 0.8 * (number + 0.25) / rolls for number in range(rolls)]
         before = self._traffic.stats()
         began = time.monotonic()
@@ -115,7 +162,13 @@ class ShortCertificates:
         outcome.renewals = len(self._certificates) - first
         outcome.stats, outcome.toll = self._traffic.stats().since(before), vigil.toll()
         outcome.oldest_seconds = self._oldest
-        outcome.faults += self._faults(outcome, rolls)
+        outcome.faults += outcome.judge([node.name for node in self._lab.nodes], self._traffic.flows(), rolls=rolls)
+        used = {
+            node.name: int(self._deployment.agent_status(node.name)["identity"]["serial"], 16)
+            for node in self._lab.nodes
+        }
+        self._look()
+        outcome.faults += old_certificates(self._certificates, used, self._trusted(), now=datetime.now(UTC))
         return outcome
 
     # What is looked at
@@ -178,45 +231,6 @@ class ShortCertificates:
             for node in self._lab.nodes
             if reports.get(node.name, {}).get("issuerFingerprint") != fingerprint(roots[0])
         ]
-
-    def _faults(self, outcome: Outcome, rolls: int) -> list[str]:
-        """What did not hold, a sentence each."""
-        names = [node.name for node in self._lab.nodes]
-        total = outcome.stats.total
-        faults = outcome.toll.faults(esp_between=names)
-        quiet = sorted(set(map(str, self._traffic.flows())) - set(map(str, outcome.stats.flows)))
-        quiet += list(map(str, outcome.stats.quiet()))
-        wanted = int(outcome.minutes * 60 / LIFE_SECONDS) * len(names)
-        checks = (
-            (total.lost > 0, f"{total.lost} of {total.sent} messages lost:\n{outcome.stats.table()}"),
-            (total.wrong > 0, f"{total.wrong} answers that fit no message"),
-            (bool(quiet), f"nothing was answered on {', '.join(quiet[:5])}"),
-            (bool(outcome.stats.unreachable), f"no counters from {', '.join(outcome.stats.unreachable)}"),
-            (outcome.ca_rolls < rolls, f"{outcome.ca_rolls} of {rolls} rolls ended"),
-            (outcome.renewals < wanted, f"{outcome.renewals} renewals, fewer than the {wanted} lives that passed"),
-            (
-                outcome.oldest_seconds > LIFE_SECONDS + SLACK_SECONDS,
-                f"an SA was in use for {outcome.oldest_seconds:.0f} s: longer than a certificate lives",
-            ),
-        )
-        return [*faults, *(fault for wrong, fault in checks if wrong), *self._old_certificates()]
-
-    def _old_certificates(self) -> list[str]:
-        """Where a certificate of a root before the last one is still good, or used: at the end nowhere."""
-        roots, now = self._trusted(), datetime.now(UTC)
-        if len(roots) != 1:
-            return [f"{len(roots)} roots are trusted at the end, not one"]
-        faults = [
-            f"certificate {serial:x} of an old root is good until {certificate.not_valid_after_utc:%H:%M:%S}"
-            for serial, certificate in self._certificates.items()
-            if certificate.not_valid_after_utc > now and not _is_of(certificate, roots[0])
-        ]
-        for node in self._lab.nodes:
-            serial = int(self._deployment.agent_status(node.name)["identity"]["serial"], 16)
-            used = self._certificates.get(serial)
-            if used is not None and not _is_of(used, roots[0]):
-                faults.append(f"{node.name} uses a certificate of an old root")
-        return faults
 
     # What is done
 
