@@ -36,7 +36,7 @@ from hauberk_agent.pair import PairSpec
 from hauberk_agent.pairing import child_keys, pair_specs
 from hauberk_agent.policy import desired_policies
 from hauberk_agent.reconciler import Outcome, our_states, reconcile_policies
-from hauberk_agent.report import HOLD_BACK_SECONDS, Facts, Pacer, Readiness, carried_out, compose
+from hauberk_agent.report import HOLD_BACK_SECONDS, Facts, Pacer, Readiness, carried_out, compose, count_up
 from hauberk_agent.reqid import ChildKey, ReqIdTable
 from hauberk_agent.roster import Roster, compile_roster
 from hauberk_agent.sendable import SendableChildren
@@ -46,10 +46,11 @@ from hauberk_agent.status_socket import StatusServer
 from hauberk_agent.transport import Transport
 from hauberk_agent.witness import Inquiry, Witnesses, misses
 from hauberk_api.names import NodeName, NodeUid
-from hauberk_api.plan import Phase
+from hauberk_api.plan import Phase, reached
 from hauberk_api.report import BootReport, EncapsulatedPeer, ReportStatus
+from hauberk_api.tunnel import Establish
 from hauberk_ike import EndpointSettings, ProposalError
-from hauberk_xfrm import ClearCounter, Mode, Policy, ReqId, Xfrm, XfrmError
+from hauberk_xfrm import Acquire, ClearCounter, Mode, Policy, ReqId, Xfrm, XfrmError
 
 _log = logging.getLogger("hauberk.agent")
 
@@ -134,6 +135,7 @@ class Agent:
         self._cache_wake = asyncio.Event()
         self._reconcile_wake = asyncio.Event()
         self._pairs_wake = asyncio.Event()
+        self._acquires: KernelWatch | None = None
         self._stop = asyncio.Event()
         self._policies: tuple[Policy, ...] = ()
         self._specs: dict[NodeUid, PairSpec] = {}
@@ -219,6 +221,7 @@ class Agent:
         finally:
             if watch is not None:
                 watch.close()
+            self._hear_acquires(wanted=False)
             self._transport.close()
             self._probes.close()
             status.close()
@@ -346,11 +349,29 @@ class Agent:
         self.sessions.set_wanted(specs, now)
         self._transport.pump()
         self.clear.follow(roster, now)
+        self._hear_acquires(wanted=roster is not None and _asks_on_demand(roster))
         self._look_at_states()
         self._pairs_wake.set()
 
     def _reqid(self, key: ChildKey) -> ReqId:
         return self._reqids.assign(key)
+
+    def _hear_acquires(self, *, wanted: bool) -> None:
+        """Listens for acquires only as long as somebody answers them: packets without an SA then wait for one."""
+        if not wanted and self._acquires is not None:
+            self._acquires.close()
+            self._acquires = None
+        elif wanted and self._acquires is None:
+            try:
+                self._acquires = KernelWatch(
+                    self.kernel.watch(Acquire),
+                    self.sessions,
+                    reconcile=self._reconcile_wake.set,
+                    pump=self._transport.pump,
+                )
+            except XfrmError as error:
+                self._apply_problems = (str(error),)
+                _log.error("pairs can't be set up on demand: %s", error)
 
     def _want_policies(self) -> None:
         roster = self.roster
@@ -563,6 +584,7 @@ class Agent:
             clock_problem=self.clock.problem,
             state_left=self._state_left or self._boot_guard.there,
             phases=self._phases(roster),
+            up=count_up(roster, self.sessions.pairs),
             encapsulated=tuple(
                 EncapsulatedPeer(node=pair.name, reason=reason)
                 for pair in self.sessions.pairs
@@ -649,6 +671,13 @@ class Agent:
                 self.boot = self.boot.model_copy(update={"cached_plan": self._cache.lasting})
                 self._report_wake.set()
             await asyncio.sleep(_CACHE_SECONDS)
+
+
+def _asks_on_demand(roster: Roster) -> bool:
+    """Whether outbound policies stand of which packets are to ask for SAs."""
+    return any(
+        tunnel.establish is Establish.ON_DEMAND and reached(tunnel.phase, Phase.REQUIRE) for tunnel in roster.tunnels
+    )
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -76,7 +76,7 @@ class Caretaker:
             self._initiate(pair, self.endpoint, now)
         self._create_missing(pair, now)
         for label, standing in pair.standings.items():
-            if pair.is_well(label):
+            if pair.is_well(label) or pair.is_idle:
                 standing.unwell_since = None
             elif standing.unwell_since is None:
                 standing.unwell_since = now
@@ -89,10 +89,10 @@ class Caretaker:
         pair.failures += 1
         longest = min(self._times.retry_first * 2 ** min(pair.failures - 1, 10), self._times.retry_longest)
         at = now + longest * self._chance.uniform(0.5, 1.0)
-        if pair.current is None:
-            pair.initiate_at = at
-        else:
+        if pair.current is not None:
             pair.rekey_at = at
+        else:
+            pair.initiate_at = at if pair.is_wanted(now) else None
         self.service(pair, now)
 
     def attempt_ended(self, ike_sa: IkeSaId) -> None:

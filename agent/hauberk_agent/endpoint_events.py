@@ -202,7 +202,7 @@ class EndpointEvents:
             self.plan_rekey(pair, pair.current)
             return
         pair.rekey_at = None
-        if pair.attempt is None:
+        if pair.attempt is None and pair.is_wanted(now):
             first = pair.spec.initiates
             pair.initiate_at = now + (0.0 if first else self._chance.uniform(*self._times.fresh_wait))
 

@@ -11,12 +11,13 @@ import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from hauberk_xfrm import Event, Events, Expiry, IpAddress, MappingChange, Spi
+from hauberk_xfrm import Acquire, Event, Events, Expiry, IpAddress, MappingChange, Spi
 
 _log = logging.getLogger("hauberk.kernel")
 
 KINDS: Final[tuple[type[Event], ...]] = (Expiry, MappingChange)
-"""No acquires: as long as nobody answers them, nobody may listen (hauberk_xfrm.Xfrm.watch)."""
+"""No acquires: they are heard on a socket of their own, while a tunnel is set up on demand. To listen changes what the
+kernel does (hauberk_xfrm.Xfrm.watch)."""
 
 
 class Heard(Protocol):
@@ -32,6 +33,7 @@ class Listener(Protocol):
 
     def rekey(self, destination: IpAddress, spi: Spi, now: float) -> None: ...
     def follow(self, change: MappingChange, now: float) -> None: ...
+    def acquire(self, acquire: Acquire, now: float) -> None: ...
 
 
 class KernelWatch:
@@ -64,6 +66,8 @@ class KernelWatch:
                     self._listener.rekey(event.destination, event.spi, now)
                 case MappingChange():
                     self._listener.follow(event, now)
+                case Acquire():
+                    self._listener.acquire(event, now)
                 case _:
                     pass
         if events.missed:

@@ -8,6 +8,7 @@ is installed in both directions, or states of an earlier run of the agent still 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import inf
 from random import Random
 
 from hauberk_agent.link import Child, Link
@@ -55,6 +56,10 @@ class PairSpec:
     own_is_lower: bool
     """Whether our identity is the lower one: that end's links stay when both begin at once."""
     rekey_seconds: float
+    on_demand: bool = False
+    """Whether it is set up only when somebody wants to send, and ends when nobody has for a while."""
+    idle_seconds: float = 600.0
+    """For how long nobody has, then."""
 
     @property
     def uid(self) -> NodeUid:
@@ -117,6 +122,12 @@ class Pair:
     rekey_at: float | None = None
     failures: int = 0
     failure: Failure | None = None
+    wish_until: float = -inf
+    """Until when somebody is thought to want to send: of a pair that is set up on demand."""
+    usage: tuple[tuple[int, int], ...] = ()
+    """What has gone by its SAs at the last look: SPI and packets of each,"""
+    used_at: float = -inf
+    """and when there was last something new in that."""
     esp_path: EspPath = EspPath.UNKNOWN
     """Whether ESP is known not to come through without UDP (hauberk_agent.esp_paths)."""
 
@@ -131,6 +142,21 @@ class Pair:
     def attempt(self) -> Link | None:
         """Our attempt that is under way."""
         return next((link for link in self.links.values() if link.ours and link.up_at is None), None)
+
+    def is_wanted(self, now: float) -> bool:
+        """Whether it is to be set up: not one that is set up on demand and that nobody asks for."""
+        return not self.spec.on_demand or bool(self.orphans) or now < self.wish_until
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no SAs because nobody asks for them: that is well."""
+        return (
+            self.spec.on_demand
+            and self.current is None
+            and not self.orphans
+            and self.attempt is None
+            and self.initiate_at is None
+        )
 
     @property
     def well(self) -> bool:

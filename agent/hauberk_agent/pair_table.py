@@ -8,7 +8,7 @@ from hauberk_agent.link import Link
 from hauberk_agent.pair import Pair
 from hauberk_api.names import NodeUid
 from hauberk_ike import Identity, IkeSaId, IpAddress, PeerConfig
-from hauberk_xfrm import Spi
+from hauberk_xfrm import ReqId, Spi
 
 
 class PairTable(Mapping[NodeUid, Pair]):
@@ -20,6 +20,7 @@ class PairTable(Mapping[NodeUid, Pair]):
         """By identity: names can come back with another node behind them."""
         self._links: dict[IkeSaId, NodeUid] = {}
         self._hosts: frozenset[IpAddress] = frozenset()
+        self._reqids: dict[ReqId, NodeUid] = {}
 
     def __getitem__(self, uid: NodeUid) -> Pair:
         return self._by_uid[uid]
@@ -72,8 +73,14 @@ class PairTable(Mapping[NodeUid, Pair]):
                     return pair, link
         return None
 
+    def of_reqid(self, reqid: ReqId) -> Pair | None:
+        """Whose a request id is."""
+        uid = self._reqids.get(reqid)
+        return self._by_uid.get(uid) if uid is not None else None
+
     def note_hosts(self) -> None:
-        """To be called when pairs have come, gone or changed: takes down where the peers are."""
+        """To be called when pairs have come, gone or changed: takes down where the peers are, and whose reqids."""
+        self._reqids = {child.reqid: uid for uid, pair in self.items() for child in pair.spec.children}
         self._hosts = frozenset(host for pair in self.values() for host in pair.spec.peer.place.addresses)
 
     def is_host(self, host: IpAddress) -> bool:

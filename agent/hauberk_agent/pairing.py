@@ -16,7 +16,7 @@ from hauberk_agent.roster import Peer, Roster
 from hauberk_api.names import NodeUid
 from hauberk_api.plan import Phase, PlannedTunnel, reached
 from hauberk_api.tunnel import Encapsulation as TunnelEncapsulation
-from hauberk_api.tunnel import TunnelMode
+from hauberk_api.tunnel import Establish, TunnelMode
 from hauberk_ike import (
     ChildConfig,
     Encapsulation,
@@ -114,6 +114,8 @@ def _spec(roster: Roster, peer: Peer, children: tuple[ChildSpec, ...], port: int
         initiates=roster.own.name < peer.place.name,
         own_is_lower=roster.own_identity < peer.identity,
         rekey_seconds=float(min(_rekey_seconds(tunnel) for tunnel in tunnels)),
+        on_demand=all(tunnel.establish is Establish.ON_DEMAND for tunnel in tunnels),
+        idle_seconds=float(max(tunnel.idle_seconds for tunnel in tunnels)),
     )
 
 

@@ -10,7 +10,7 @@ so that nobody takes it for encrypted.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from random import Random
 from typing import Final
@@ -35,6 +35,7 @@ from hauberk_api.report import (
     UnwellPeer,
     UnwellReason,
 )
+from hauberk_api.tunnel import Establish
 from hauberk_xfrm import KernelAbilities
 
 HOLD_BACK_SECONDS: Final = 30.0
@@ -42,6 +43,7 @@ HOLD_BACK_SECONDS: Final = 30.0
 UNREADY_SECONDS: Final = 2.0
 """For so long the news that this node is not ready is held back: a new tunnel is up before that is over."""
 MINIMUM_INTERVAL_SECONDS: Final = 60.0
+TALLY_INTERVAL_SECONDS: Final = 600.0
 STEP_SECONDS_PER_NODE: Final = 0.002
 """A mesh that follows a new plan reports it over so long: 500 nodes a second."""
 _MESSAGE_LIMIT: Final = 400
@@ -67,6 +69,8 @@ class Facts:
     """By tunnel UID: the plan's phase that has been carried out."""
     clock_problem: str | None = None
     """That this node's clock is wrong, as a sentence."""
+    up: Mapping[str, int] = field(default_factory=dict[str, int])
+    """By UID of each tunnel whose pairs come up on demand: how many are."""
     encapsulated: tuple[EncapsulatedPeer, ...] = ()
     """All of them."""
     clear_packets: int = 0
@@ -130,6 +134,16 @@ def carried_out(roster: Roster, *, awaits: Collection[str]) -> dict[str, Phase]:
     }
 
 
+def count_up(roster: Roster, pairs: Collection[Pair]) -> dict[str, int]:
+    """How many pairs are up, of each tunnel whose pairs come up on demand; by UID."""
+    counts = {tunnel.uid: 0 for tunnel in roster.tunnels if tunnel.establish is Establish.ON_DEMAND}
+    for pair in pairs if counts else ():
+        for standing in () if pair.is_idle else pair.tunnels():
+            if standing.tunnel in counts and standing.unwell_since is None:
+                counts[standing.tunnel] += 1
+    return counts
+
+
 def compose(facts: Facts, health: Health) -> ReportStatus:
     """The report at this moment."""
     roster = facts.roster
@@ -152,6 +166,7 @@ def compose(facts: Facts, health: Health) -> ReportStatus:
             generation=tunnel.generation,
             ready=usable and not facts.problems and health.ready.get(tunnel.uid, False),
             phase=facts.phases.get(tunnel.uid),
+            up=facts.up.get(tunnel.uid),
         )
         for tunnel in roster.tunnels
     )
@@ -228,6 +243,8 @@ class _News(Enum):
     PEERS = auto()
     """A peer is missed, or back: others may see the same."""
     DETAIL = auto()
+    TALLY = auto()
+    """Pairs have come up on demand, or are idle again: that happens all the time."""
 
 
 class Pacer:
@@ -274,6 +291,8 @@ class Pacer:
                 at = max(soonest, since + self._share * SPREAD_SECONDS_PER_NODE * mesh_size)
             case _News.DETAIL:
                 at = self._written_at + MINIMUM_INTERVAL_SECONDS
+            case _News.TALLY:
+                at = self._written_at + TALLY_INTERVAL_SECONDS
         return max(at, self._not_before, now)
 
     def _classify(self, report: ReportStatus, written: ReportStatus | None) -> _News:
@@ -282,7 +301,7 @@ class Pacer:
         if _steps(report) != _steps(written):
             return _News.STEP
         if _readiness(report) == _readiness(written):
-            return _News.DETAIL
+            return _News.TALLY if _without_tally(report) == _without_tally(written) else _News.DETAIL
         ready = {line.tunnel for line in report.tunnels if line.ready}
         of_peers = (report if not report.ready else written).reason in _PEERS_REASONS
         return _News.PEERS if of_peers and ready <= self._been_ready else _News.OWN
@@ -318,6 +337,11 @@ def _steps(report: ReportStatus) -> tuple[object, ...]:
         report.bundle,
         report.state_left,
     )
+
+
+def _without_tally(report: ReportStatus) -> ReportStatus:
+    tunnels = tuple(line.model_copy(update={"up": None}) for line in report.tunnels)
+    return report.model_copy(update={"tunnels": tunnels})
 
 
 def _readiness(report: ReportStatus) -> tuple[object, ...]:

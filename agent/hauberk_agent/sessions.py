@@ -8,6 +8,9 @@ hauberk_agent.admission's, and what becomes of SAs whose root is trusted no long
 **Who begins.** The node whose name sorts first initiates at once, the other after a bounded, jittered wait. A node
 that starts with a kernel without SAs initiates at once whatever its name, and says INITIAL_CONTACT.
 
+**On demand.** A pair whose tunnels all say so is set up when the kernel asks for an SA, by whichever node asks first,
+and ends when nothing has gone by it for a while (hauberk_agent.demand).
+
 **Children.** An IKE SA carries a CHILD SA for each tunnel that a pair shares, or several. Its initiator asks for all
 of them, one after the other; its responder asks for what it misses after a while. One that a tunnel brings later is
 made on the IKE SA that there is, and one that nobody wants any more is deleted there.
@@ -35,6 +38,7 @@ from random import Random
 from hauberk_agent.admission import Admission
 from hauberk_agent.blocked_paths import BlockedPaths
 from hauberk_agent.caretaker import Caretaker
+from hauberk_agent.demand import Demand
 from hauberk_agent.endpoint_events import EndpointEvents
 from hauberk_agent.esp_paths import EspPaths
 from hauberk_agent.found_states import FoundStates
@@ -56,7 +60,7 @@ from hauberk_ike import (
     SocketAddress,
     UnknownIkeSa,
 )
-from hauberk_xfrm import MappingChange, Spi, StateDump
+from hauberk_xfrm import Acquire, MappingChange, Spi, StateDump
 
 _log = logging.getLogger("hauberk.sessions")
 _DEFAULT_TIMES = Times()
@@ -109,6 +113,7 @@ class Sessions:
             wall_clock=wall_clock,
         )
         self._caretaker.on_service = self.esp_paths.follow
+        self._demand = Demand(pairs=self._pairs, caretaker=self._caretaker, keeper=self._keeper, times=times)
         self.admission = Admission(pairs=self._pairs, keeper=self._keeper, caretaker=self._caretaker)
         self._events = EndpointEvents(
             pairs=self._pairs,
@@ -228,6 +233,12 @@ class Sessions:
                 self._endpoint.follow(link.ike_sa, remote=remote, now=now)
             self._drain()
 
+    def acquire(self, acquire: Acquire, now: float) -> None:
+        """A packet has met a policy, and there is no SA for it: its pair is set up, whatever the order of names."""
+        self._now = now
+        self._demand.ask(acquire.reqid, now)
+        self._drain()
+
     def in_use(self, pair: Pair, child: Child) -> bool:
         """Whether a packet has come in on a child: its peer holds it."""
         return self._caretaker.in_use(pair, child)
@@ -248,18 +259,24 @@ class Sessions:
                 pair.rekey_at = now
                 self._service(pair)
         for state in states:
+            # The kernel's word for it was missed.
             if state.is_worn:
-                self.rekey(state.destination, state.spi, now)  # the kernel's word for it was missed
+                self.rekey(state.destination, state.spi, now)
+            elif state.larval and state.spi == 0:
+                self._demand.ask(state.reqid, now, heard=False)
 
     @property
     def wants_looks(self) -> bool:
         """Whether it matters to any pair what has gone by its SAs."""
-        return any(pair.spec.config.encapsulation is Encapsulation.AUTO for pair in self._pairs.values())
+        return any(
+            pair.spec.config.encapsulation is Encapsulation.AUTO or pair.spec.on_demand for pair in self._pairs.values()
+        )
 
     def look(self, states: Collection[StateDump], now: float) -> None:
         """Takes in what has gone by the SAs: a dump, made every few seconds."""
         self._now = now
         self.esp_paths.look(states, now)
+        self._demand.look(states, now)
 
     def _drop_vanished(self, child: Child, present: set[tuple[IpAddress, Spi]]) -> bool:
         if not self._keeper.vanished(child, present):
@@ -319,9 +336,9 @@ class Sessions:
             wait = 0.0
         else:
             wait = self._chance.uniform(*times.fresh_wait)
-        pair.initiate_at = self._now + wait
+        pair.initiate_at = self._now + wait if pair.is_wanted(self._now) else None
         for label, standing in pair.standings.items():
-            standing.unwell_since = None if pair.is_well(label) else self._now
+            standing.unwell_since = None if pair.is_well(label) or pair.is_idle else self._now
         self._service(pair)
 
     def _change(self, pair: Pair, spec: PairSpec) -> None:
@@ -346,9 +363,12 @@ class Sessions:
             if pair.current is not None and pair.current.children:
                 self._events.plan_rekey(pair, pair.current)
         elif pair.current is None:
-            pair.initiate_at = self._now + self._chance.uniform(*wait)
+            at = self._now + self._chance.uniform(*wait)
+            pair.initiate_at = at if pair.is_wanted(self._now) else None
         else:
             pair.rekey_at = self._now + self._chance.uniform(*wait)
+        if pair.current is None and pair.attempt is None and pair.initiate_at is None and pair.is_wanted(self._now):
+            pair.initiate_at = self._now + self._chance.uniform(*wait)
         self._service(pair)
 
     def _reconfigure(self, pair: Pair) -> None:

@@ -101,6 +101,7 @@ def _peer(pair: Pair, states: _States, now: float, why: str) -> _Document:
         "local": str(pair.spec.peer.local),
         "remote": str(pair.spec.peer.remote),
         "well": pair.well,
+        "idle": pair.is_idle,
         "unwellSeconds": round(now - pair.unwell_since, 1) if pair.unwell_since is not None else None,
         "ike": None
         if current is None
@@ -204,6 +205,8 @@ def _boot(boot: _Document) -> str:
 
 def _peer_lines(peer: _Document) -> Iterator[str]:
     how = "encrypted" if peer["well"] else f"NOT encrypted for {peer['unwellSeconds']} s"
+    if peer.get("idle"):
+        how = "idle, comes up when a packet asks for it"
     if peer["ike"] is not None:
         how += f", IKE SA for {peer['ike']['seconds']:.0f} s"
     yield f"  peer       {peer['node']} ({peer['remote']}), tunnel {peer['tunnel']}: {how}"

@@ -36,6 +36,8 @@ class Times:
     """How long an SA lives on that a peer was authenticated for by a root that is trusted no longer,"""
     distrusted_wait: float = 2.0
     """and over which time such SAs are begun to be replaced."""
+    wish: float = 60.0
+    """For how long after a packet has asked for an SA it is tried to set one up. The kernel asks again sooner."""
     renewed: float = 30.0
     """Over which time new credentials are brought to the peers, by whoever began with a peer, and then over as much by
     the other; less where the old certificate has not that long to live."""

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     UNSUPPORTED = "Unsupported"
     # Ready
     ALL_PAIRS_UP = "AllPairsUp"
+    ON_DEMAND = "OnDemand"
     NO_PAIRS = "NoPairs"
     WAITING_FOR_AGENTS = "WaitingForAgents"
     ESTABLISHING = "Establishing"

@@ -13,7 +13,17 @@ from pydantic import Field
 
 from hauberk_api.mesh import Curve, NonMembers
 from hauberk_api.model import Model
-from hauberk_api.tunnel import Encapsulation, Enforcement, Esp, Ike, Topology, Traffic, TunnelMode
+from hauberk_api.tunnel import (
+    DEFAULT_IDLE_SECONDS,
+    Encapsulation,
+    Enforcement,
+    Esp,
+    Establish,
+    Ike,
+    Topology,
+    Traffic,
+    TunnelMode,
+)
 
 
 class Phase(StrEnum):
@@ -61,6 +71,8 @@ class PlannedTunnel(Model):
     traffic: Traffic = Traffic()
     mode: TunnelMode = TunnelMode.TUNNEL
     enforcement: Enforcement = Enforcement.STRICT
+    establish: Establish = Establish.EAGER
+    idle_seconds: int = DEFAULT_IDLE_SECONDS
     encapsulation: Encapsulation = Encapsulation.AUTO
     ike: Ike = Ike()
     esp: Esp = Esp()

@@ -70,6 +70,9 @@ class TunnelReport(Model):
     """All pairs that this node wants for the tunnel have SAs and policies."""
     phase: Phase | None = None
     """The plan's phase that this node has carried out; None before the first."""
+    up: int | None = None
+    """How many of the tunnel's pairs are up, where they come up on demand; up to ten minutes old. A peer that joins
+    does not change it."""
 
 
 class EncapsulationReason(StrEnum):

@@ -20,6 +20,9 @@ DEFAULT_IKE_PROPOSALS: Final = ("aes256gcm16-prfsha384-x25519-ke1_mlkem768",)
 DEFAULT_ESP_PROPOSALS: Final = ("aes128gcm16-esn", "aes256gcm16-esn")
 
 
+DEFAULT_IDLE_SECONDS: Final = 600
+
+
 class Topology(StrEnum):
     FULL_MESH = "FullMesh"
     HUB_AND_SPOKE = "HubAndSpoke"
@@ -164,6 +167,7 @@ class TunnelSpec(Model):
     paused: bool = False
     """Whether the plan keeps the tunnel as it is in it, whatever is changed here."""
     establish: Establish = Establish.EAGER
+    idle_seconds: int = DEFAULT_IDLE_SECONDS
     encapsulation: Encapsulation = Encapsulation.AUTO
     ike: Ike = Ike()
     esp: Esp = Esp()

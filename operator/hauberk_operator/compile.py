@@ -15,7 +15,7 @@ from hauberk_api.conditions import Reason
 from hauberk_api.mesh import MeshSpec
 from hauberk_api.node import Membership, NodeSpec, Role
 from hauberk_api.plan import Phase, Plan, PlannedTunnel, final_phase
-from hauberk_api.tunnel import Establish, Interception, Rollout, TrafficType, TunnelMode, TunnelSpec
+from hauberk_api.tunnel import Enforcement, Establish, Interception, Rollout, TrafficType, TunnelMode, TunnelSpec
 from hauberk_operator.claims import Conflict, Granted, settle_claims
 from hauberk_operator.facts import MemberFacts, NodeFacts, ReportFacts, TunnelFacts
 from hauberk_operator.membership import select_members
@@ -175,13 +175,15 @@ def unsupported_fields(spec: TunnelSpec) -> tuple[str, ...]:
         ("traffic.protocol", spec.traffic.protocol, (None,)),
         ("mode", spec.mode, (TunnelMode.TUNNEL, TunnelMode.IPTFS)),
         ("interception", spec.interception, (Interception.POLICY,)),
-        ("establish", spec.establish, (Establish.EAGER,)),
     )
     fields = [f"{name}: {value}" for name, value, carried_out in wanted if value not in carried_out]
     if spec.traffic.ports is not None:
         fields.append("traffic.ports")
     if spec.remote is not None:
         fields.append("remote")
+    if spec.establish is Establish.ON_DEMAND and spec.enforcement is Enforcement.PERMISSIVE:
+        # Packets ask by meeting a policy without an SA, and Permissive has none: they would go in clear for ever.
+        fields.append("establish: OnDemand with enforcement: Permissive")
     return tuple(fields)
 
 
@@ -196,6 +198,8 @@ def _plan(tunnel: TunnelFacts, spec: TunnelSpec) -> PlannedTunnel:
         traffic=spec.traffic,
         mode=spec.mode,
         enforcement=spec.enforcement,
+        establish=spec.establish,
+        idle_seconds=spec.idle_seconds,
         encapsulation=spec.encapsulation,
         ike=spec.ike,
         esp=spec.esp,

@@ -19,7 +19,7 @@ from hauberk_api.mesh import PodCIDRSource
 from hauberk_api.node import NodeSpec, Role
 from hauberk_api.plan import Phase, PlannedTunnel, final_phase, reached
 from hauberk_api.report import WITNESSES, BootGuardState, ReportStatus, TunnelReport, UnwellPeer, UnwellReason
-from hauberk_api.tunnel import Enforcement
+from hauberk_api.tunnel import Enforcement, Establish
 from hauberk_operator.claims import Conflict
 from hauberk_operator.compile import Verdict
 from hauberk_operator.facts import Json, ReportFacts, TunnelFacts, conditions_of
@@ -105,6 +105,11 @@ def fold_tunnel(
     established = 0
     if planned is not None and reached(planned.phase, Phase.ESTABLISH):
         established = _established(tunnel, generation, precedence, following, unwell)
+    idle = 0
+    if planned is not None and planned.establish is Establish.ON_DEMAND:
+        up = _up(tunnel.uid, generation, following)
+        idle = max(0, established - up)
+        established = min(established, up)
     ready_nodes = sum(1 for report in following.values() if _tunnel_report(report, tunnel.uid, generation).ready)
     permissive = planned is not None and planned.enforcement is Enforcement.PERMISSIVE
     faults = _faults(members, nodes, reports, unwell, conflicts, permissive=permissive)
@@ -119,6 +124,7 @@ def fold_tunnel(
             ),
             wanted=wanted,
             established=established,
+            idle=idle,
             losses=losses,
             paused=tunnel.spec is not None and tunnel.spec.paused,
             planned=planned,
@@ -133,7 +139,7 @@ def fold_tunnel(
         "observedGeneration": tunnel.generation,
         "nodes": {"wanted": len(members), "ready": ready_nodes},
         "boot": _boot(members, nodes, reports, came_tainted),
-        "pairs": {"wanted": wanted, "established": established},
+        "pairs": {"wanted": wanted, "established": established, **_idle(planned, idle)},
         "podNetworks": list(pod_networks),
         **({"phase": planned.phase.value} if planned is not None else {}),
         "conditions": [c.to_object() for c in set_conditions(conditions_of(tunnel.status), stamped, now=now)],
@@ -238,6 +244,15 @@ def _missed(tunnel: str, following: Mapping[str, ReportStatus]) -> set[str]:
     return {name for name, count in times.items() if count > 1}
 
 
+def _up(uid: str, generation: int, following: Mapping[str, ReportStatus]) -> int:
+    """Of a tunnel whose pairs come up on demand: how many are, as both ends of each count it."""
+    return sum(_tunnel_report(report, uid, generation).up or 0 for report in following.values()) // 2
+
+
+def _idle(planned: PlannedTunnel | None, idle: int) -> Json:
+    return {"idle": idle} if planned is not None and planned.establish is Establish.ON_DEMAND else {}
+
+
 def _faults(
     members: Mapping[str, Role],
     nodes: Mapping[str, NodeSpec],
@@ -281,6 +296,7 @@ def _ready(
     unready: Sequence[str],
     wanted: int,
     established: int,
+    idle: int,
     losses: Sequence[Loss],
     paused: bool,
     planned: PlannedTunnel | None,
@@ -301,7 +317,7 @@ def _ready(
         if waits_for:
             message += f" The next one waits for {_named(waits_for)}."
         return _condition(ConditionType.READY, False, Reason.ROLLING_OUT, message)
-    if unready or established < wanted:
+    if unready or established + idle < wanted:
         message = f"{established} of {wanted} pairs are encrypted."
         if unready:
             message += f" Not ready: {_named(unready)}."
@@ -312,6 +328,11 @@ def _ready(
     if not wanted:
         message = f"{_named(sorted(members))}: no two nodes to peer, so nothing to encrypt."
         return _condition(ConditionType.READY, True, Reason.NO_PAIRS, message)
+    if planned is not None and planned.establish is Establish.ON_DEMAND:
+        message = (
+            f"{established} of {wanted} pairs are encrypted; {idle} are idle, and come up when packets ask for them."
+        )
+        return _condition(ConditionType.READY, True, Reason.ON_DEMAND, message)
     message = f"All {wanted} pairs of {len(members)} nodes are encrypted."
     return _condition(ConditionType.READY, True, Reason.ALL_PAIRS_UP, message)
 

@@ -172,10 +172,10 @@ def test_an_address_claimed_twice_stays_with_its_holder(bed: OperatorBed, operat
 
 
 def test_a_tunnel_that_is_not_carried_out_says_which_fields(bed: OperatorBed, operator: Operator) -> None:
-    bed.add_tunnel("later", {"interception": "Interface", "establish": "OnDemand"})
+    bed.add_tunnel("later", {"establish": "OnDemand", "enforcement": "Permissive"})
     accepted = bed.wait_for("a verdict", lambda: bed.condition("Accepted", tunnel="later"), operator=operator)
     assert (accepted["status"], accepted["reason"]) == ("False", "Unsupported")
-    assert "interception: Interface, establish: OnDemand" in accepted["message"]
+    assert "establish: OnDemand with enforcement: Permissive" in accepted["message"]
     assert bed.plan()["tunnels"] == []
     bed.remove_tunnel("later")
     bed.wait_for("its end", lambda: bed.tunnel("later") is None)

@@ -25,7 +25,7 @@ from hauberk_agent.sessions import Sessions
 from hauberk_api.names import NodeUid, node_identity
 from hauberk_api.node import NodeSpec
 from hauberk_api.plan import PlannedTunnel
-from hauberk_api.tunnel import DEFAULT_IKE_PROPOSALS, Encapsulation
+from hauberk_api.tunnel import DEFAULT_IKE_PROPOSALS, Encapsulation, Establish
 from hauberk_ike import Credentials, Datagram, IpAddress, SocketAddress
 from hauberk_xfrm import ReqId, Spi, StateDump, Template
 from tests.unit.agent.fake_kernel import FakeKernel
@@ -107,6 +107,8 @@ class Party:
         settings = tunnel(
             rekey_seconds=self.network.rekey_seconds,
             rekey_packets=self.network.rekey_packets,
+            establish=self.network.establish,
+            idle_seconds=self.network.idle_seconds,
             encapsulation=self.network.encapsulation,
             ike_proposals=self.network.ike_proposals,
             dpd_seconds=self.network.dpd_seconds,
@@ -160,6 +162,8 @@ class Network:
         self.now = 1000.0
         self.rekey_packets: int | None = None
         self.encapsulation = Encapsulation.AUTO
+        self.establish = Establish.EAGER
+        self.idle_seconds = 600
         self.ike_proposals: tuple[str, ...] = DEFAULT_IKE_PROPOSALS
         self.dpd_seconds = 10
         self.tunnels: tuple[PlannedTunnel, ...] = ()

@@ -12,6 +12,7 @@ from hauberk_agent.pairing import pair_specs
 from hauberk_agent.report import (
     HOLD_BACK_SECONDS,
     MINIMUM_INTERVAL_SECONDS,
+    TALLY_INTERVAL_SECONDS,
     Facts,
     Pacer,
     Readiness,
@@ -20,7 +21,7 @@ from hauberk_agent.report import (
 )
 from hauberk_agent.roster import Roster
 from hauberk_api.plan import Phase
-from hauberk_api.report import MAX_UNWELL, ReportStatus, UnwellReason
+from hauberk_api.report import MAX_UNWELL, EncapsulatedPeer, EncapsulationReason, ReportStatus, UnwellReason
 from hauberk_xfrm import ReqId
 from tests.unit.agent.fake_kernel import ABLE
 from tests.unit.agent.mesh import TUNNEL, node, plan, roster, tunnel
@@ -213,6 +214,26 @@ def test_readiness_is_written_at_once_and_the_rest_once_a_minute() -> None:
     assert pacer.due_at(worded, 5.0) == MINIMUM_INTERVAL_SECONDS
     left = ready.model_copy(update={"state_left": False})
     assert pacer.due_at(left, 5.0) == 5.0
+
+
+def test_pairs_that_come_up_on_demand_make_nobody_write_for_minutes() -> None:
+    found, pacer = mesh(), Pacer()
+    report = compose(replace(facts(found), up={TUNNEL: 1}), Readiness().assess(found, pairs(found), 0.0, complete=True))
+    assert report.tunnels[0].up == 1
+    pacer.wrote(report, 0.0)
+    more = compose(replace(facts(found), up={TUNNEL: 2}), Readiness().assess(found, pairs(found), 0.0, complete=True))
+    assert pacer.due_at(more, 5.0) == TALLY_INTERVAL_SECONDS
+    worded = more.model_copy(update={"message": "something else"})
+    assert pacer.due_at(worded, 5.0) == MINIMUM_INTERVAL_SECONDS
+
+
+def test_at_most_so_many_peers_in_udp_are_named_in_order() -> None:
+    found = mesh()
+    peers = tuple(EncapsulatedPeer(node=f"n{n:02}", reason=EncapsulationReason.NAT) for n in reversed(range(20)))
+    report = compose(
+        replace(facts(found), encapsulated=peers), Readiness().assess(found, pairs(found), 0.0, complete=True)
+    )
+    assert [peer.node for peer in report.encapsulated] == [f"n{n:02}" for n in range(16)]
 
 
 def test_news_of_unreadiness_waits_a_moment() -> None:

@@ -12,7 +12,7 @@ from hauberk_api.mesh import MeshSpec
 from hauberk_api.names import FINALIZER, REVOKED_LABEL
 from hauberk_api.node import Role
 from hauberk_api.plan import Phase, Plan
-from hauberk_api.tunnel import Encapsulation, Enforcement, Traffic, TrafficType, TunnelMode
+from hauberk_api.tunnel import Encapsulation, Enforcement, Establish, Traffic, TrafficType, TunnelMode
 from hauberk_operator.compile import Compiled, compile_mesh
 from hauberk_operator.facts import MemberFacts, NodeFacts, ReportFacts, TunnelFacts
 from tests.unit.operator.builders import carries, member, node, report, tunnel
@@ -192,7 +192,10 @@ def test_an_immediate_permissive_tunnel_is_in_its_last_phase_at_once() -> None:
         ({"traffic": {"ports": {"first": 1, "last": 2}}}, "traffic.ports"),
         ({"traffic": {"type": "Host"}, "mode": "Transport"}, "traffic.type: Host, mode: Transport"),
         ({"interception": "Interface"}, "interception: Interface"),
-        ({"establish": "OnDemand"}, "establish: OnDemand"),
+        (
+            {"establish": "OnDemand", "enforcement": "Permissive"},
+            "establish: OnDemand with enforcement: Permissive",
+        ),
         ({"remote": {"address": "192.0.2.1", "identity": "gw", "subnets": ["10.9.0.0/16"]}}, "remote"),
     ],
 )
@@ -207,6 +210,11 @@ def test_what_this_version_does_not_carry_out_is_named_and_not_planned(spec: dic
 def test_the_plan_says_in_which_mode_packets_go() -> None:
     (planned,) = compiled([tunnel(spec={"mode": "IPTFS"})], NODES).plan.tunnels
     assert planned.mode is TunnelMode.IPTFS
+
+
+def test_a_tunnel_says_when_its_pairs_come_up_and_go_down() -> None:
+    (planned,) = compiled([tunnel(spec={"establish": "OnDemand", "idleSeconds": 60})], NODES).plan.tunnels
+    assert (planned.establish, planned.idle_seconds) == (Establish.ON_DEMAND, 60)
 
 
 def test_a_spec_that_cannot_be_read_is_invalid_and_named() -> None:
@@ -227,7 +235,7 @@ def test_an_edit_that_cannot_be_carried_out_leaves_what_was_accepted_in_force() 
     """Otherwise a slip of the pen would put the pods' traffic in clear."""
     before = compiled([tunnel(generation=1)], NODES)
     known = [member(name, memberships=[m.to_object() for m in spec.memberships]) for name, spec in before.nodes.items()]
-    edited = tunnel(generation=2, spec={"interception": "Interface"})
+    edited = tunnel(generation=2, spec={"interception": "Interface", "enforcement": "Permissive"})
     after = compiled([edited], NODES, previous=before.plan, members=known)
     assert after.plan == before.plan
     assert after.members == before.members

@@ -12,7 +12,7 @@ from hauberk_api.conditions import Reason
 from hauberk_api.mesh import PodCIDRSource
 from hauberk_api.node import NodeSpec, Role
 from hauberk_api.plan import Phase, PlannedTunnel
-from hauberk_api.tunnel import Enforcement
+from hauberk_api.tunnel import Enforcement, Establish
 from hauberk_operator.claims import Conflict
 from hauberk_operator.compile import Verdict
 from hauberk_operator.fold import fold_mesh, fold_tunnel, mesh_conditions, pod_range
@@ -63,6 +63,7 @@ def planned(case: dict[str, Any]) -> PlannedTunnel:
         generation=2,
         phase=Phase(case.get("phase", "Block")),
         enforcement=Enforcement(case.get("enforcement", "Strict")),
+        establish=Establish(case.get("establish", "Eager")),
     )
 
 

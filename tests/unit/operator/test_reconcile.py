@@ -190,7 +190,7 @@ def test_reports_make_a_tunnel_ready_and_the_person_hears_of_it() -> None:
 
 
 def test_a_refused_tunnel_says_so_and_is_not_held() -> None:
-    api = cluster("n1", tunnels=(tunnel_json(spec={"interception": "Interface"}),))
+    api = cluster("n1", tunnels=(tunnel_json(spec={"interception": "Interface", "enforcement": "Permissive"}),))
     settle(api)
     assert conditions(api)["Accepted"] == "Unsupported"
     assert tunnel_of(api)["metadata"]["finalizers"] == []
