@@ -52,7 +52,11 @@ class Admission:
             raise SpiUnavailable(f"no child {child.label} is wanted with {peer.name} any more")
         try:
             return self._keeper.allocate(
-                local=peer.local.host, remote=peer.remote.host, reqid=standing.spec.reqid, mode=child.mode
+                local=peer.local.host,
+                remote=peer.remote.host,
+                reqid=standing.spec.reqid,
+                mode=child.mode,
+                if_id=standing.spec.if_id,
             )
         except XfrmError as error:
             self._caretaker.fail(pair, UnwellReason.KERNEL_REFUSED, str(error))

@@ -30,6 +30,7 @@ from hauberk_agent.desired import Desired
 from hauberk_agent.esp_probes import EspProbes
 from hauberk_agent.health import HealthServer
 from hauberk_agent.identity import Identity, IdentityKeeper, IdentityStore, Wanted, parse_roots
+from hauberk_agent.interception import desired_interceptor, without_device
 from hauberk_agent.kernel_watch import KINDS, KernelWatch
 from hauberk_agent.lock import AgentLock
 from hauberk_agent.pair import PairSpec
@@ -39,6 +40,7 @@ from hauberk_agent.reconciler import Outcome, our_states, reconcile_policies
 from hauberk_agent.report import HOLD_BACK_SECONDS, Facts, Pacer, Readiness, carried_out, compose, count_up
 from hauberk_agent.reqid import ChildKey, ReqIdTable
 from hauberk_agent.roster import Roster, compile_roster
+from hauberk_agent.route_reconciler import reconcile_routing
 from hauberk_agent.sendable import SendableChildren
 from hauberk_agent.sessions import Sessions
 from hauberk_agent.source import Reporter, Signer, Source
@@ -50,7 +52,7 @@ from hauberk_api.plan import Phase, reached
 from hauberk_api.report import BootReport, EncapsulatedPeer, ReportStatus
 from hauberk_api.tunnel import Establish
 from hauberk_ike import EndpointSettings, ProposalError
-from hauberk_xfrm import Acquire, ClearCounter, Mode, Policy, ReqId, Xfrm, XfrmError
+from hauberk_xfrm import Acquire, ClearCounter, Mode, Policy, ReqId, Routing, Xfrm, XfrmError
 
 _log = logging.getLogger("hauberk.agent")
 
@@ -140,6 +142,9 @@ class Agent:
         self._policies: tuple[Policy, ...] = ()
         self._specs: dict[NodeUid, PairSpec] = {}
         self._modes: dict[ReqId, Mode] = {}
+        self._routing = Routing()
+        self._routing_problems: tuple[str, ...] = ()
+        self._routing_left = True
         self._apply_problems: tuple[str, ...] = ()
         self._roster_since = 0.0
         self._state_left = True
@@ -224,6 +229,7 @@ class Agent:
             self._hear_acquires(wanted=False)
             self._transport.close()
             self._probes.close()
+            self._routing.close()
             status.close()
             health.close()
             self._lock.release()
@@ -271,7 +277,7 @@ class Agent:
         """What keeps this node from doing as planned, its peers aside."""
         reconciled = self.outcome.problems if self.outcome is not None else ()
         transport = self._transport.problems if self.usable else ()
-        return (*self._apply_problems, *reconciled, *transport)
+        return (*self._apply_problems, *reconciled, *self._routing_problems, *transport)
 
     def unready(self) -> str | None:
         """Why the agent does not yet do what the mesh wants of this node, or None if it does."""
@@ -346,6 +352,7 @@ class Agent:
             self._sendable.look(self.sessions.pairs, now)
         self._want_policies()
         self._reconcile_policies()
+        self._reconcile_routing()
         self.sessions.set_wanted(specs, now)
         self._transport.pump()
         self.clear.follow(roster, now)
@@ -410,6 +417,7 @@ class Agent:
                 if others or self._modes_changed:
                     self._want_policies()
                     self._reconcile_policies()
+                    self._reconcile_routing()
                     self._report_wake.set()
                 if self._protects and self._sendable.awaits(self.sessions.pairs):
                     wait = _POLL_SECONDS
@@ -430,6 +438,7 @@ class Agent:
                 self._transport.listen(self.roster.own.addresses)
             self._transport.keep_deposited()
             self._reconcile_policies()
+            self._reconcile_routing()
             self._sweep()
             self._report_wake.set()
 
@@ -439,6 +448,19 @@ class Agent:
         except XfrmError as error:
             self.outcome = Outcome(problems=(str(error),))
             _log.error("the kernel's policies can't be reconciled: %s", error)
+
+    def _reconcile_routing(self) -> None:
+        """Of tunnels with an interface; where there is none, what an earlier run or plan has left is removed once."""
+        roster = self.roster
+        wanted = None if roster is None else desired_interceptor(roster, sendable=self._sendable.keys)
+        if wanted is None and not self._routing_left:
+            return
+        try:
+            self._routing_problems = reconcile_routing(self._routing, wanted)
+            self._routing_left = wanted is not None or bool(self._routing_problems)
+        except XfrmError as error:
+            self._routing_problems = (str(error),)
+            _log.error("the kernel's routing can't be reconciled: %s", error)
 
     def _sweep(self) -> None:
         """Replaces states that are missing, removes those that nobody accounts for, frees request ids."""
@@ -454,13 +476,15 @@ class Agent:
             wanted = set(child_keys(self.roster)) if self.roster is not None else set[ChildKey]()
             self._reqids.release(wanted, in_kernel)
             self._reqids.save()
-            self._state_left = bool(in_kernel) or bool(self.outcome is not None and self.outcome.present)
+            self._state_left = (
+                bool(in_kernel) or self._routing_left or bool(self.outcome is not None and self.outcome.present)
+            )
         except (XfrmError, OSError) as error:
             _log.error("the kernel's states can't be reconciled: %s", error)
 
     def _look_at_states(self) -> None:
         """Whether anything of ours is in the kernel now."""
-        if self.outcome is not None and self.outcome.present:
+        if self._routing_left or (self.outcome is not None and self.outcome.present):
             self._state_left = True
             return
         try:
@@ -658,6 +682,12 @@ class Agent:
 
     # The cache
 
+    def _policies_at_boot(self) -> tuple[Policy, ...]:
+        """Those of a node without a device of ours, which the host's boot guard doesn't make."""
+        if self.roster is None or without_device(self.roster) is self.roster:
+            return self._policies
+        return desired_policies(without_device(self.roster), self._reqid, sendable=self._sendable.keys)
+
     async def _cache_for_ever(self) -> None:
         while True:
             await self._cache_wake.wait()
@@ -665,7 +695,7 @@ class Agent:
             if self.desired is not None:
                 try:
                     self._cache.save(self.desired)
-                    self._boot_guard.keep(self._policies)
+                    self._boot_guard.keep(self._policies_at_boot())
                 except OSError as error:
                     _log.error("the plan can't be cached: %s", error)
                 self.boot = self.boot.model_copy(update={"cached_plan": self._cache.lasting})

@@ -20,7 +20,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from hauberk_api.names import STATE_DIRECTORY, STATUS_SOCKET, NodeName
-from hauberk_xfrm import ClearCounter, NotSupported, PermissionDenied, Xfrm, XfrmError
+from hauberk_xfrm import ClearCounter, NotSupported, PermissionDenied, Routing, Xfrm, XfrmError
 
 if TYPE_CHECKING:
     from hauberk_agent.agent import Agent, AgentSettings
@@ -284,8 +284,8 @@ def _cleanup(options: argparse.Namespace) -> None:
                 "an agent runs on this node and would put everything back: stop it first"
                 " (helm uninstall does all of this), or give --force"
             )
-        with Xfrm() as kernel:
-            removed = remove_everything(kernel)
+        with Xfrm() as kernel, contextlib.closing(Routing()) as routing:
+            removed = remove_everything(kernel, routing)
         with contextlib.suppress(NotSupported):  # a kernel without nftables has no table of ours
             ClearCounter().remove()
     except PermissionDenied as error:

@@ -238,6 +238,7 @@ class EndpointEvents:
                 local=event.peer.local.host,
                 remote=event.peer.remote.host,
                 reqid=standing.spec.reqid,
+                if_id=standing.spec.if_id,
                 hard_seconds=standing.spec.hard_seconds,
                 now=now,
             )

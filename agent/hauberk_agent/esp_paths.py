@@ -30,12 +30,15 @@ _PROBES: Final = 2
 
 
 class EspPaths:
-    """Of all pairs. `probe` sends a packet by the SA of a template, and raises OSError; it is the owner's to set."""
+    """Of all pairs. `probe` sends a packet by the SA of a template and an interface id (0: none), and raises OSError.
+
+    It is the owner's to set.
+    """
 
     def __init__(
         self, *, pairs: PairTable, caretaker: Caretaker, blocked: BlockedPaths, wall_clock: Callable[[], datetime]
     ) -> None:
-        self.probe: Callable[[Template], None] = _cannot_probe
+        self.probe: Callable[[Template, int], None] = _cannot_probe
         self._pairs = pairs
         self._caretaker = caretaker
         self._blocked = blocked
@@ -157,7 +160,7 @@ class EspPaths:
         template = Template(source=child.local, destination=child.remote, reqid=child.reqid, mode=child.mode)
         try:
             for _ in range(_PROBES):
-                self.probe(template)
+                self.probe(template, child.if_id)
         except OSError as error:
             _log.debug("%s: no probe could be sent: %s", way.peer, error)
             return False
@@ -208,5 +211,5 @@ def _plain_child(pair: Pair) -> Child | None:
     return next((child for child in link.children.values() if child.outbound and child.encapsulation is None), None)
 
 
-def _cannot_probe(template: Template) -> None:
+def _cannot_probe(template: Template, if_id: int) -> None:
     raise OSError(f"nobody sends probes to {template.destination} here")

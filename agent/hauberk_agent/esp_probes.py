@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
+from hauberk_agent.interception import DEVICE, IF_ID
 from hauberk_ike import IpAddress
 from hauberk_xfrm import EspProbe, Template
 
@@ -38,12 +39,15 @@ class EspProbes:
             self._failed.discard(host)
             self._loop.add_reader(probe.fileno(), probe.drain)
 
-    def send(self, template: Template) -> None:
-        """One packet by the SA of a template. Raises OSError."""
+    def send(self, template: Template, if_id: int) -> None:
+        """One packet by the SA of a template: by our device, if it has that interface id. Raises OSError."""
         probe = self._probes.get(template.source) if template.source is not None else None
-        if probe is None:
+        if probe is None or if_id not in (0, IF_ID):
             raise OSError(f"no socket for probes on {template.source}")
-        probe.send(template)
+        if if_id:
+            probe.send_by(DEVICE, template.destination)
+        else:
+            probe.send(template)
 
     def close(self) -> None:
         for host in list(self._probes):

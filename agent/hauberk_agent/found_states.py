@@ -52,6 +52,7 @@ def _child_of(state: StateDump, spec: PairSpec, child: ChildSpec, now: float) ->
         since=now,
         mode=state.mode,
         outbound=outbound,
+        if_id=state.if_id,
         encapsulation=_encapsulation(state, outbound=outbound),
     )
 

@@ -53,7 +53,7 @@ class Kernel(Protocol):
     """What is needed of hauberk_xfrm.Xfrm here."""
 
     def allocate_spi(
-        self, *, source: IpAddress, destination: IpAddress, reqid: ReqId, mode: Mode = Mode.TUNNEL
+        self, *, source: IpAddress, destination: IpAddress, reqid: ReqId, mode: Mode = Mode.TUNNEL, if_id: int = 0
     ) -> Spi: ...
     def add_state(self, state: State) -> None: ...
     def update_state(self, state: State) -> None: ...
@@ -72,15 +72,25 @@ class StateKeeper:
         self._order = count()
         self._known: set[tuple[IpAddress, Spi]] = set()
 
-    def allocate(self, *, local: IpAddress, remote: IpAddress, reqid: ReqId, mode: IkeMode) -> Spi:
+    def allocate(self, *, local: IpAddress, remote: IpAddress, reqid: ReqId, mode: IkeMode, if_id: int) -> Spi:
         """An SPI for packets to us, held by a larval state. Raises XfrmError."""
-        return self._kernel.allocate_spi(source=remote, destination=local, reqid=reqid, mode=KERNEL_MODES[mode])
+        return self._kernel.allocate_spi(
+            source=remote, destination=local, reqid=reqid, mode=KERNEL_MODES[mode], if_id=if_id
+        )
 
     def release(self, *, local: IpAddress, spi: Spi) -> None:
         self._kernel.delete_state(destination=local, spi=spi)
 
     def install_inbound(
-        self, event: ChildSaUp, *, local: IpAddress, remote: IpAddress, reqid: ReqId, hard_seconds: int, now: float
+        self,
+        event: ChildSaUp,
+        *,
+        local: IpAddress,
+        remote: IpAddress,
+        reqid: ReqId,
+        if_id: int,
+        hard_seconds: int,
+        now: float,
     ) -> Child:
         """Completes the larval state of an agreed CHILD SA. Raises XfrmError."""
         child = Child(
@@ -89,6 +99,7 @@ class StateKeeper:
             local=local,
             remote=remote,
             mode=KERNEL_MODES[event.mode],
+            if_id=if_id,
             ours=event.initiator,
             spi_in=Spi(event.spi_in),
             spi_out=Spi(event.spi_out),
@@ -104,6 +115,7 @@ class StateKeeper:
             spi=Spi(event.spi_in),
             reqid=reqid,
             mode=child.mode,
+            if_id=child.if_id,
             aead=Aead.of(event.keys_in),
             authenc=Authenc.of(event.keys_in),
             replay_window=REPLAY_WINDOW,
@@ -135,6 +147,7 @@ class StateKeeper:
             spi=child.spi_out,
             reqid=child.reqid,
             mode=child.mode,
+            if_id=child.if_id,
             aead=Aead.of(child.keys_out),
             authenc=Authenc.of(child.keys_out),
             replay_window=REPLAY_WINDOW,

@@ -31,6 +31,8 @@ class Child:
     mode: Mode = Mode.TUNNEL
     dont_fragment: bool = False
     """In IP-TFS mode: the peer takes whole packets only."""
+    if_id: int = 0
+    """Of the xfrm device that its packets go by; 0: by none."""
     proposal: str = ""
     keys_out: EspKey | None = field(default=None, repr=False)
     outbound: bool = False

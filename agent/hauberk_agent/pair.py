@@ -30,6 +30,8 @@ class ChildSpec:
     config: ChildConfig
     hard_seconds: int
     """When the kernel drops a state whatever happens: the rekey time plus the outage that we tolerate."""
+    if_id: int = 0
+    """Of the xfrm device that its packets go by; 0: by none."""
     rekey_bytes: int | None = None
     rekey_packets: int | None = None
     """After how much an SA has carried enough. None: no limit of its own."""

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from hauberk_agent.flow import Flow, all_flows
+from hauberk_agent.interception import IF_ID, is_intercepted
 from hauberk_agent.pair import ChildSpec, PairSpec
 from hauberk_agent.reqid import ChildKey
 from hauberk_agent.roster import Peer, Roster
@@ -80,6 +81,7 @@ def _child(tunnel: PlannedTunnel, peer: Peer, flow: Flow, reqid: ReqId, *, iptfs
             ts_remote=_selectors(flow.remote, flow.protocol, flow.remote_port),
         ),
         hard_seconds=_rekey_seconds(tunnel) + TOLERATED_OUTAGE_SECONDS,
+        if_id=IF_ID if is_intercepted(tunnel) else 0,
         rekey_bytes=tunnel.esp.rekey_bytes,
         rekey_packets=tunnel.esp.rekey_packets,
     )

@@ -16,19 +16,24 @@ stop everything: hence the exemptions. Inbound templates leave the source open a
 A tunnel's phase says which of these stand (hauberk_api.plan.Phase): IN and FWD protect from Accept on, their templates
 optional until Require; OUT protect in Protect for the peers that can be sent to, from Require on for all; block in
 Block. A Permissive tunnel never gets beyond Protect.
+
+With `interception: Interface` the policies are those of a device's interface id (hauberk_agent.interception), and what
+is to be blocked on its way out is blocked by routes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
 from hauberk_agent.flow import all_flows
+from hauberk_agent.interception import IF_ID, is_intercepted
 from hauberk_agent.ownership import block_priority, host_priority, protect_priority
 from hauberk_agent.reqid import ChildKey
-from hauberk_agent.roster import Place, Roster
-from hauberk_api.plan import Phase, reached
+from hauberk_agent.roster import Peer, Place, Roster
+from hauberk_api.plan import Phase, PlannedTunnel, reached
 from hauberk_api.tunnel import Traffic, TrafficType
 from hauberk_ike import IpAddress
 from hauberk_xfrm import Action, Direction, IpNetwork, Policy, ReqId, Selector, Slot, Template
@@ -64,6 +69,9 @@ def _protections(
                 continue
             key = flow.key(tunnel, peer)
             reqid, phase = reqid_of(key), tunnel.phase
+            if is_intercepted(tunnel):
+                yield from _intercepted(roster.own, peer, tunnel, reqid)
+                continue
             if reached(phase, Phase.REQUIRE) or (phase is Phase.PROTECT and key in sendable):
                 template = Template(source=peer.local, destination=peer.remote, reqid=reqid)
                 for theirs in peer.place.networks:
@@ -82,6 +90,35 @@ def _protections(
                     yield _protect(direction, selector, theirs.prefixlen, template)
 
 
+def _intercepted(own: Place, peer: Peer, tunnel: PlannedTunnel, reqid: ReqId) -> Iterator[Policy]:
+    """Of a tunnel whose packets go by the device: those of its interface id, and from Require on blocks of what comes
+    from the peer in clear. What goes out is routes' affair, and so is the phase in which it does."""
+    out = Template(source=peer.local, destination=peer.remote, reqid=reqid)
+    inbound = Template(source=None, destination=peer.local, reqid=reqid)
+    theirs = [(_ANY[network.version], network) for network in peer.place.networks]
+    addresses = list(_own_pods_with_addresses(own, peer.place))
+    # Between the nodes themselves: pods' packets that the node has given its own address, and probes.
+    nodes = [(_host(a), _host(b)) for a in own.addresses for b in peer.place.addresses if a.version == b.version]
+    for local, remote in (*theirs, *addresses, *nodes):
+        length = remote.prefixlen
+        yield _by_device(Direction.OUT, Selector(source=local, destination=remote), length, out)
+        for direction in _INBOUND:
+            yield _by_device(direction, Selector(source=remote, destination=local), length, inbound)
+    if reached(tunnel.phase, Phase.REQUIRE):
+        for local, remote in (*theirs, *addresses):
+            for direction in _INBOUND:
+                yield Policy(
+                    selector=Selector(source=remote, destination=local),
+                    direction=direction,
+                    priority=protect_priority(remote.prefixlen),
+                    action=Action.BLOCK,
+                )
+
+
+def _by_device(direction: Direction, selector: Selector, prefix_length: int, template: Template) -> Policy:
+    return replace(_protect(direction, selector, prefix_length, template), if_id=IF_ID)
+
+
 def _exemptions(roster: Roster) -> Iterator[Policy]:
     for network in (*roster.own.networks, *(n for place in roster.exempt_from(_POD_NETWORK) for n in place.networks)):
         yield from _exempt(network, protect_priority(network.prefixlen))
@@ -97,9 +134,11 @@ def _blocks(roster: Roster) -> Iterator[Policy]:
     pod_tunnels = [tunnel for tunnel in roster.tunnels if tunnel.traffic.type is TrafficType.POD_NETWORK]
     if not any(reached(tunnel.phase, Phase.BLOCK) for tunnel in pod_tunnels):
         return
+    by_routes = any(is_intercepted(tunnel) for tunnel in pod_tunnels)
     for network in roster.pod_range:
         priority = block_priority(network.prefixlen)
-        yield Policy(selector=_any_to(network), direction=Direction.OUT, priority=priority, action=Action.BLOCK)
+        if not by_routes:
+            yield Policy(selector=_any_to(network), direction=Direction.OUT, priority=priority, action=Action.BLOCK)
         for direction in _INBOUND:
             yield Policy(selector=_from_any(network), direction=direction, priority=priority, action=Action.BLOCK)
 

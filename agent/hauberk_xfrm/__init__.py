@@ -35,6 +35,8 @@ from hauberk_xfrm.request import (
     UpdatePolicy,
     UpdateState,
 )
+from hauberk_xfrm.route import Route, RouteKind, Rule, XfrmDevice
+from hauberk_xfrm.routing import Routing
 from hauberk_xfrm.segment_clamp import SegmentClamp
 from hauberk_xfrm.selector import Selector
 from hauberk_xfrm.state import (
@@ -99,6 +101,10 @@ __all__ = [
     "PolicyType",
     "ReqId",
     "Request",
+    "Route",
+    "RouteKind",
+    "Routing",
+    "Rule",
     "SegmentClamp",
     "Selector",
     "Slot",
@@ -114,6 +120,7 @@ __all__ = [
     "UpdatePolicy",
     "UpdateState",
     "Xfrm",
+    "XfrmDevice",
     "XfrmError",
     "diff_policies",
 ]

@@ -65,6 +65,16 @@ class EspProbe:
         set_socket_policy(self._socket, Direction.OUT, (template,))
         self._socket.sendto(_PAYLOAD, (str(template.destination), self._port))
 
+    def send_by(self, device: str, destination: IpAddress) -> None:
+        """One packet by an xfrm device, whose policies have to be about it: a socket's own have no interface id.
+
+        Raises OSError.
+        """
+        with socket.socket(self._socket.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+            sock.bind((self._socket.getsockname()[0], 0))
+            sock.sendto(_PAYLOAD, (str(destination), self._port))
+
     def drain(self) -> None:
         """Throws away what has come."""
         with suppress(OSError):  # nothing is left, or an ICMP error that a probe met

@@ -20,6 +20,7 @@ from hauberk_api.tunnel import (
     Esp,
     Establish,
     Ike,
+    Interception,
     Topology,
     Traffic,
     TunnelMode,
@@ -70,6 +71,7 @@ class PlannedTunnel(Model):
     topology: Topology = Topology.FULL_MESH
     traffic: Traffic = Traffic()
     mode: TunnelMode = TunnelMode.TUNNEL
+    interception: Interception = Interception.POLICY
     enforcement: Enforcement = Enforcement.STRICT
     establish: Establish = Establish.EAGER
     idle_seconds: int = DEFAULT_IDLE_SECONDS

@@ -174,7 +174,6 @@ def unsupported_fields(spec: TunnelSpec) -> tuple[str, ...]:
         ("traffic.type", spec.traffic.type, (TrafficType.POD_NETWORK,)),
         ("traffic.protocol", spec.traffic.protocol, (None,)),
         ("mode", spec.mode, (TunnelMode.TUNNEL, TunnelMode.IPTFS)),
-        ("interception", spec.interception, (Interception.POLICY,)),
     )
     fields = [f"{name}: {value}" for name, value, carried_out in wanted if value not in carried_out]
     if spec.traffic.ports is not None:
@@ -184,6 +183,12 @@ def unsupported_fields(spec: TunnelSpec) -> tuple[str, ...]:
     if spec.establish is Establish.ON_DEMAND and spec.enforcement is Enforcement.PERMISSIVE:
         # Packets ask by meeting a policy without an SA, and Permissive has none: they would go in clear for ever.
         fields.append("establish: OnDemand with enforcement: Permissive")
+    if spec.interception is Interception.INTERFACE:
+        if spec.traffic.type is not TrafficType.POD_NETWORK:
+            fields.append(f"interception: Interface with traffic.type: {spec.traffic.type}")
+        if spec.enforcement is Enforcement.PERMISSIVE:
+            # What passes in clear is counted by whether policies are to encrypt it, and here routes are.
+            fields.append("interception: Interface with enforcement: Permissive")
     return tuple(fields)
 
 
@@ -197,6 +202,7 @@ def _plan(tunnel: TunnelFacts, spec: TunnelSpec) -> PlannedTunnel:
         topology=spec.topology,
         traffic=spec.traffic,
         mode=spec.mode,
+        interception=spec.interception,
         enforcement=spec.enforcement,
         establish=spec.establish,
         idle_seconds=spec.idle_seconds,

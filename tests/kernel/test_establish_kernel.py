@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernel import demand_stories, encapsulation_stories
+from tests.kernel import demand_stories, encapsulation_stories, interface_stories
 from tests.kernel.bare_kernel import tell
 
 pytestmark = pytest.mark.lab
 
 SECONDS = 300
-MODULES = (encapsulation_stories, demand_stories)
+MODULES = (encapsulation_stories, demand_stories, interface_stories)
 
 
 @pytest.fixture(scope="module")

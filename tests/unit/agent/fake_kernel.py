@@ -57,11 +57,13 @@ class FakeKernel:
     def abilities(self) -> KernelAbilities:
         return self.able
 
-    def allocate_spi(self, *, source: IpAddress, destination: IpAddress, reqid: ReqId, mode: Mode = Mode.TUNNEL) -> Spi:
+    def allocate_spi(
+        self, *, source: IpAddress, destination: IpAddress, reqid: ReqId, mode: Mode = Mode.TUNNEL, if_id: int = 0
+    ) -> Spi:
         if self.refuse is not None:
             raise self.refuse
         spi = Spi(next(self._spis))
-        larval = State(source=source, destination=destination, spi=spi, reqid=reqid, mode=mode, aead=None)
+        larval = State(source=source, destination=destination, spi=spi, reqid=reqid, mode=mode, aead=None, if_id=if_id)
         self.states[destination, spi] = _dump(larval, larval=True)
         return spi
 

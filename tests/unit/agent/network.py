@@ -86,7 +86,7 @@ class Party:
         self.sessions.adopt(self.kernel.dump_states())
         self.sessions.set_credentials(credentials(self.number), self.network.now, renewed=False)
 
-    def _probe(self, template: Template) -> None:
+    def _probe(self, template: Template, if_id: int) -> None:
         states = [s for s in self.kernel.all_outbound(template.destination) if s.reqid == template.reqid]
         if not states:
             raise OSError("no SA")

@@ -10,6 +10,7 @@ from hauberk_agent.policy import desired_policies
 from hauberk_agent.reconciler import reconcile_policies
 from hauberk_xfrm import Aead, Policy, ReqId, Spi, State
 from tests.unit.agent.fake_kernel import FakeKernel
+from tests.unit.agent.fake_routing import FakeRouting
 from tests.unit.agent.mesh import node, plan, roster, tunnel
 
 
@@ -64,9 +65,9 @@ def test_cleanup_removes_ours_and_nothing_else() -> None:
     kernel.add_state(state(0x100, 0x48000001))
     kernel.add_state(state(0x101, 1))
     kernel.allocate_spi(source=ip_address("10.250.0.2"), destination=ip_address("10.250.0.1"), reqid=ReqId(0x48000001))
-    removed = remove_everything(kernel)
+    removed = remove_everything(kernel, FakeRouting())
     assert (removed.policies, removed.states, removed.problems) == (len(policies), 2, ())
     assert list(kernel.policies.values()) == [foreign]
     assert [s.spi for s in kernel.dump_states()] == [0x101]
-    again = remove_everything(kernel)
+    again = remove_everything(kernel, FakeRouting())
     assert (again.policies, again.states) == (0, 0)

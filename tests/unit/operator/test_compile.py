@@ -191,7 +191,10 @@ def test_an_immediate_permissive_tunnel_is_in_its_last_phase_at_once() -> None:
         ({"traffic": {"protocol": "tcp"}}, "traffic.protocol: tcp"),
         ({"traffic": {"ports": {"first": 1, "last": 2}}}, "traffic.ports"),
         ({"traffic": {"type": "Host"}, "mode": "Transport"}, "traffic.type: Host, mode: Transport"),
-        ({"interception": "Interface"}, "interception: Interface"),
+        (
+            {"interception": "Interface", "enforcement": "Permissive"},
+            "interception: Interface with enforcement: Permissive",
+        ),
         (
             {"establish": "OnDemand", "enforcement": "Permissive"},
             "establish: OnDemand with enforcement: Permissive",
