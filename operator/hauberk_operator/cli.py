@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, cast
 
-from hauberk_operator import logs
+from hauberk_operator import faults, logs
 from hauberk_operator.ca import BadAuthorityError
+from hauberk_operator.faults import FaultPoint
 from hauberk_operator.health import Health, serve
 from hauberk_operator.kube import Access, Kube, KubeError
 from hauberk_operator.lead import Leader, StoppedError
@@ -58,8 +59,9 @@ async def _run(arguments: argparse.Namespace) -> int:
     host, port = arguments.health
     health = Health()
     try:
-        kube = await Kube.connect(_access(arguments), identity=arguments.identity)
-    except KubeError as error:
+        fault = FaultPoint.parse(os.environ.get(faults.VARIABLE, ""))
+        kube = await Kube.connect(_access(arguments), identity=arguments.identity, fault=fault)
+    except (KubeError, ValueError) as error:
         log.error("%s", error)
         return 1
     stop = asyncio.Event()

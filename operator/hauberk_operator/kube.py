@@ -22,6 +22,7 @@ from kubernetes.aio.config import ConfigException, incluster_config, kube_config
 
 from hauberk_api.kinds import GROUP
 from hauberk_operator.facts import Json
+from hauberk_operator.faults import FaultPoint
 from hauberk_operator.recorder import EventRecorder, Repeat
 from hauberk_operator.writes import EVENT, Resource, Verb, Write
 
@@ -68,18 +69,19 @@ class Access:
 class Kube:
     """One connection pool to one API server, with credentials that are read anew as they rotate."""
 
-    def __init__(self, configuration: client.Configuration, *, identity: str) -> None:
+    def __init__(self, configuration: client.Configuration, *, identity: str, fault: FaultPoint | None = None) -> None:
         self._identity = identity
+        self._fault = fault
         self._configuration = configuration
         self._events = EventRecorder(time.monotonic)
         self._client: Any = client.ApiClient(configuration)  # which has no types that say anything
         self._client.user_agent = "hauberk-operator"
 
     @classmethod
-    async def connect(cls, access: Access, *, identity: str) -> Kube:
+    async def connect(cls, access: Access, *, identity: str, fault: FaultPoint | None = None) -> Kube:
         """Read the credentials; nothing is sent yet. Raises KubeError if there are none.
 
-        identity is this process's name in the Events that it writes.
+        identity is this process's name in the Events that it writes; fault is for tests.
         """
         configuration = client.Configuration()
         incluster: Any = incluster_config
@@ -96,7 +98,7 @@ class Kube:
             _pin_host(configuration, access.api_server.rstrip("/"))
         # client-go does not ask for RFC 5280's strictness either, and clusters' CAs do not all have it.
         configuration.disable_strict_ssl_verification = True
-        return cls(configuration, identity=identity)
+        return cls(configuration, identity=identity, fault=fault)
 
     @property
     def server(self) -> str:
@@ -262,6 +264,8 @@ class Kube:
         content_type: str = "application/json",
     ) -> Json:
         headers = {"Accept": "application/json", "Content-Type": content_type}
+        if self._fault is not None:
+            self._fault.reach("before", method, path)
         try:
             serialized: Any = await self._client.param_serialize(
                 method,
@@ -278,6 +282,8 @@ class Kube:
             raise KubeError(0, "Unreachable", f"{self.server}: {text}") from error
         if response.status >= 400:
             raise _refusal(response.status, data)
+        if self._fault is not None:
+            self._fault.reach("after", method, path)
         return cast("Json", json.loads(data))
 
 

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hauberk_api.certificate import CSR_USAGES, build_request
 from hauberk_api.kinds import API_VERSION, MESHES, NODES, REPORT_KIND, REPORTS, TUNNEL_KIND, TUNNELS
 from hauberk_api.names import AGENT_SERVICE_ACCOUNT, OPERATOR_SERVICE_ACCOUNT, SIGNER, STARTUP_TAINT, NodeName, NodeUid
+from hauberk_operator import faults
 from tests.apiserver import ApiServer
 from tests.apiserver.binaries import binary
 from tests.lab.api import ApiRefused
@@ -54,6 +55,10 @@ class Operator:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def rss_mb(self) -> float:
         """Its resident memory, in 10^6 bytes."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
@@ -64,6 +69,14 @@ class Operator:
         """Hold it in its tracks. Returns what lets it go on; it keeps the Lease if that comes soon."""
         self._process.send_signal(signal.SIGSTOP)
         return lambda: self._process.send_signal(signal.SIGCONT)
+
+    def stands_still(self) -> bool:
+        """Whether it is held in its tracks."""
+        return "\nState:\tT" in Path(f"/proc/{self._process.pid}/status").read_text()
+
+    def wake(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
 
     def stop(self, *, signal_number: int = signal.SIGTERM) -> int:
         """End it; the exit code."""
@@ -89,10 +102,10 @@ class OperatorBed:
         """The operator's; its token outlives any test, and an API server that has stopped."""
         self._count = 0
 
-    def prepare(self) -> None:
-        """Make the namespace, and apply the chart's service accounts, roles, admission policies and Lease."""
+    def prepare(self, *more: str) -> None:
+        """Make the namespace, and apply the chart's service accounts, roles, admission policies and Lease, and more."""
         self._create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
-        shown = [part for template in TEMPLATES for part in ("--show-only", f"templates/{template}")]
+        shown = [part for template in (*TEMPLATES, *more) for part in ("--show-only", f"templates/{template}")]
         command = [str(binary("helm")), "template", "hauberk", str(CHART), "--namespace", NAMESPACE, *shown]
         rendered = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
         self.server.kubectl("apply", "--filename=-", stdin=rendered)
@@ -102,23 +115,27 @@ class OperatorBed:
     # Processes
 
     @contextlib.contextmanager
-    def operator(self, identity: str = "op-1", *, port: int = HEALTH_PORT) -> Generator[Operator]:
-        """Run an operator; it is ended, if it is not yet, in the end."""
-        operator = self.start(identity, port=port)
+    def operator(self, identity: str = "op-1", *, port: int = HEALTH_PORT, fault: str = "") -> Generator[Operator]:
+        """Run an operator; it is ended, if it is not yet, in the end. fault as in hauberk_operator.faults."""
+        operator = self.start(identity, port=port, fault=fault)
         try:
             yield operator
         finally:
             if operator.running:
                 operator.stop(signal_number=signal.SIGKILL)
 
-    def start(self, identity: str, *, port: int = HEALTH_PORT) -> Operator:
+    def start(self, identity: str, *, port: int = HEALTH_PORT, fault: str = "") -> Operator:
         """Start an operator under a name of its own."""
         command = ["run", f"--health=127.0.0.1:{port}", f"--identity={identity}"]
         self._count += 1
         log = self.server.directory / f"{identity}-{self._count}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                self._command(*command), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+                self._command(*command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {faults.VARIABLE: fault},
             )
         return Operator(process, log)
 
@@ -389,6 +406,18 @@ class OperatorBed:
                 ):
                     writes.append(f"{event['verb']} {event['requestURI']}")
         return writes
+
+    def answers(self, verb: str, name: str, since: int) -> list[int]:
+        """The HTTP statuses of what operators asked of an object since a length of the audit log."""
+        statuses: list[int] = []
+        with self.server.audit_log.open() as lines:
+            lines.seek(since)
+            for line in lines:
+                event = json.loads(line)
+                ours = event["user"].get("username", "").endswith(f":{OPERATOR_SERVICE_ACCOUNT}")
+                if ours and event["verb"] == verb and event.get("objectRef", {}).get("name") == name:
+                    statuses.append(event["responseStatus"]["code"])
+        return statuses
 
     def audit_length(self) -> int:
         return os.stat(self.server.audit_log).st_size

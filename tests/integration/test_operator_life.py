@@ -68,6 +68,7 @@ def test_one_leads_and_hands_over(bed: OperatorBed) -> None:
         assert leading.stop() == 0
         bed.wait_for("the other's lead", lambda: bed.leader() == other, operator=standing)
         assert time.monotonic() - began < TAKE_OVER_SECONDS / 2
+        assert "stopped as asked" in leading.log
         bed.add_node(3)
         bed.wait_for("n3", lambda: "n3" in bed.members(), operator=standing)
         assert bed.plan() == plan
@@ -87,6 +88,7 @@ def test_a_leader_that_was_asleep_stops_when_it_wakes(bed: OperatorBed) -> None:
         bed.wait_for("a plan", lambda: bed.plan()["generation"], operator=sleeper)
         with bed.operator("successor", port=9653) as successor:
             resume = sleeper.pause()
+            assert bed.probe("/healthz") == 0, "nobody answers for a process that hangs"
             try:
                 bed.wait_for("the successor's lead", lambda: bed.leader() == "successor", operator=successor)
             finally:

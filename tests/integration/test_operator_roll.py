@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -120,31 +119,70 @@ def test_a_roll_in_overlap(mesh: Mesh) -> None:
         assert "PRIVATE KEY" not in operator.log
 
 
-def test_a_roll_whose_leader_is_killed_in_every_phase(mesh: Mesh) -> None:
-    """Each time the next replica finds the Secret as it is, and goes on from there."""
-    with ExitStack() as stack:
-        first = stack.enter_context(mesh.bed.operator("op-0"))
+SECRET, PLAN = "secrets/hauberk-ca", "ipsecmeshes/default/status"
+
+
+def killed(mesh: Mesh, point: str, until: Callable[[], object] = lambda: True) -> None:
+    """A leader that dies at a point. Its container is started again under the same name, and so with its Lease."""
+    with mesh.bed.operator(fault=f"kill {point}") as operator:
+        mesh.bed.wait_for(f"the death {point}", lambda: not operator.running)
+        assert operator.wait() == -signal.SIGKILL, operator.log
+    assert until()
+
+
+def killed_around(mesh: Mesh, phase: str, roots: int, *, method: str = "PUT") -> None:
+    """Leaders that die on both sides of a step's two writes: the Secret, and the plan that says so."""
+    where = SECRET if method == "PUT" else "/secrets"
+    killed(mesh, f"before {method} {where}")
+    killed(mesh, f"after {method} {where}")
+    killed(mesh, f"before PATCH {PLAN}", lambda: len(mesh.trusted()) != roots or mesh.phase != phase)
+    killed(mesh, f"after PATCH {PLAN}", lambda: len(mesh.trusted()) == roots and mesh.phase == phase)
+
+
+def test_a_roll_whose_leader_is_killed_before_and_after_every_write(mesh: Mesh) -> None:
+    """Each time the next one finds the Secret as it is, and goes on from there."""
+    killed_around(mesh, "Stable", 1, method="POST")
+    old = mesh.root()
+    mesh.report()
+    mesh.roll("spring")
+    killed_around(mesh, "Publishing", 2)
+    mesh.report()
+    killed_around(mesh, "Draining", 2)
+    new = mesh.root()
+    assert set(mesh.trusted()) == {fingerprint(old), fingerprint(new)}, "one roll, whoever led"
+    mesh.report()
+    killed_around(mesh, "Stable", 1)
+    assert mesh.trusted() == [fingerprint(new)] == [fingerprint(mesh.root())]
+    # -> the drill, in one step
+    mesh.roll("leak", mode="Distrust")
+    killed(mesh, f"before PUT {SECRET}", lambda: mesh.root() == new)
+    killed(mesh, f"after PUT {SECRET}", lambda: mesh.root() != new)
+    with mesh.bed.operator() as operator:
+        mesh.bed.wait_for("its plan", lambda: mesh.trusted() == [fingerprint(mesh.root())], operator=operator)
+        assert mesh.authority["handledRoll"] == "leak"
+        mesh.report()
+        signed(mesh, "in-the-end").verify_directly_issued_by(mesh.root())
+        since = mesh.bed.audit_length()
+        time.sleep(3)
+        assert mesh.bed.operator_writes(since) == []
+
+
+def test_a_deposed_leader_that_wakes_up_in_the_midst_of_a_step_is_refused(mesh: Mesh) -> None:
+    """It has decided, and stands still before it writes; its successor takes the step; then it writes."""
+    with mesh.bed.operator("sleeper") as first:
         mesh.settled(first)
-        old, leader, roots = mesh.root(), first, {fingerprint(mesh.root())}
-        mesh.roll("spring")
-        for number, phase in enumerate(("Publishing", "Draining", "Stable"), start=1):
-            mesh.reach(phase)
-            leader.stop(signal_number=signal.SIGKILL)
-            leader = stack.enter_context(mesh.bed.operator(f"op-{number}", port=9660 + number))
-            mesh.bed.wait_for("its lead", lambda name=f"op-{number}": mesh.bed.leader() == name, operator=leader)
-            mesh.bed.wait_for("its plan", lambda: set(mesh.trusted()) == set(expected(mesh)), operator=leader)
-            roots |= set(mesh.trusted())
-            mesh.report()
-        mesh.bed.wait_for("one root", lambda: len(mesh.trusted()) == 1, operator=leader)
-        assert mesh.trusted() == [fingerprint(mesh.root())] != [fingerprint(old)]
-        assert len(roots) == 2, "one roll, whoever led"
-
-
-def expected(mesh: Mesh) -> list[str]:
-    """The roots that the status says are trusted."""
-    trusted = mesh.authority["trusted"]
-    assert isinstance(trusted, list)
-    return trusted  # pyright: ignore[reportUnknownVariableType]
+    mesh.roll("spring")
+    with mesh.bed.operator("sleeper", fault=f"stop before PUT {SECRET}") as sleeper:
+        mesh.bed.wait_for("its sleep", sleeper.stands_still)
+        with mesh.bed.operator("successor", port=9653) as successor:
+            mesh.bed.wait_for("its lead", lambda: mesh.bed.leader() == "successor", operator=successor)
+            mesh.reach("Publishing", successor)
+            before, since = mesh.bed.get(f"{SECRETS}/hauberk-ca"), mesh.bed.audit_length()
+            sleeper.wake()
+            assert sleeper.wait() == 1
+            assert "stopped leading" in sleeper.log
+            assert mesh.bed.get(f"{SECRETS}/hauberk-ca") == before
+            assert 409 in mesh.bed.answers("update", "hauberk-ca", since)
 
 
 def test_a_node_that_is_not_ready_holds_nothing_up(mesh: Mesh) -> None:
