@@ -33,6 +33,8 @@ from hauberk_agent.identity import Identity, IdentityKeeper, IdentityStore, Want
 from hauberk_agent.interception import desired_interceptor, without_device
 from hauberk_agent.kernel_watch import KINDS, KernelWatch
 from hauberk_agent.lock import AgentLock
+from hauberk_agent.packet_sizes import LOOK_SECONDS as SIZES_SECONDS
+from hauberk_agent.packet_sizes import PacketSizes
 from hauberk_agent.pair import PairSpec
 from hauberk_agent.pairing import child_keys, pair_specs
 from hauberk_agent.policy import desired_policies
@@ -52,7 +54,8 @@ from hauberk_api.plan import Phase, reached
 from hauberk_api.report import BootReport, EncapsulatedPeer, ReportStatus
 from hauberk_api.tunnel import Establish
 from hauberk_ike import EndpointSettings, ProposalError
-from hauberk_xfrm import Acquire, ClearCounter, Mode, Policy, ReqId, Routing, Xfrm, XfrmError
+from hauberk_xfrm import Acquire, ClearCounter, Mode, Policy, ReqId, Routing, SegmentClamp, Xfrm, XfrmError
+from hauberk_xfrm.path_mtu import PathMtu, largest_device_mtu
 
 _log = logging.getLogger("hauberk.agent")
 
@@ -138,6 +141,7 @@ class Agent:
         self._reconcile_wake = asyncio.Event()
         self._pairs_wake = asyncio.Event()
         self._acquires: KernelWatch | None = None
+        self._sizes_wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._policies: tuple[Policy, ...] = ()
         self._specs: dict[NodeUid, PairSpec] = {}
@@ -173,6 +177,8 @@ class Agent:
         self.sessions.esp_paths.probe = self._probes.send
         self._sendable = SendableChildren(self.sessions.in_use, unproved=self.sessions.esp_paths.is_unproved)
         self.clear = ClearTraffic(ClearCounter())
+        self._path_mtu = PathMtu()
+        self.sizes = PacketSizes(SegmentClamp(), path_mtu=self._path_mtu.read, pod_mtu=largest_device_mtu)
         self._carried_out: dict[str, Phase] = {}
         """By tunnel UID: the phase last carried out."""
         self._transport = Transport(
@@ -212,6 +218,7 @@ class Agent:
                     self._reconcile_for_ever(),
                     self._follow_pairs(),
                     self._count_for_ever(),
+                    self._fit_for_ever(),
                     self._look_for_ever(),
                     self._report_for_ever(),
                     self._inquire_for_ever(),
@@ -230,6 +237,7 @@ class Agent:
             self._transport.close()
             self._probes.close()
             self._routing.close()
+            self._path_mtu.close()
             status.close()
             health.close()
             self._lock.release()
@@ -403,6 +411,7 @@ class Agent:
             _log.error("which paths pass no ESP can't be kept: %s", error)
         self._report_wake.set()
         self._pairs_wake.set()
+        self._sizes_wake.set()
 
     async def _follow_pairs(self) -> None:
         """Where a tunnel is in Protect, has outbound policies come and go with the pairs' SAs.
@@ -616,6 +625,7 @@ class Agent:
             ),
             clear_packets=self.clear.recently,
             boot=self.boot,
+            fit=self.sizes.fit,
         )
         return compose(facts, health)
 
@@ -673,6 +683,25 @@ class Agent:
             if self.clear.wanted:
                 self.clear.look(asyncio.get_running_loop().time())
                 self._report_wake.set()
+
+    async def _fit_for_ever(self) -> None:
+        """Sees to it that pods' packets fit into the tunnels: soon after a pair has its SAs, and every so often."""
+        loop = asyncio.get_running_loop()
+        while True:
+            breath = _BREATH_SECONDS
+            if self.usable and self.outcome is not None:
+                try:
+                    states = self.kernel.dump_states()
+                except XfrmError as error:
+                    _log.error("what fits into the tunnels is not known: %s", error)
+                else:
+                    before = self.sizes.fit
+                    self.sizes.look(self.roster, states, loop.time())
+                    if self.sizes.fit != before:
+                        self._report_wake.set()
+                    breath = max(breath, len(states) * _LOOK_SECONDS_A_STATE)
+            await asyncio.sleep(breath)
+            await _wait(self._sizes_wake, SIZES_SECONDS)
 
     def _phases(self, roster: Roster) -> dict[str, Phase]:
         """The phase of each tunnel that has been carried out: of the plan's, or still what was before."""

@@ -20,7 +20,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from hauberk_api.names import STATE_DIRECTORY, STATUS_SOCKET, NodeName
-from hauberk_xfrm import ClearCounter, NotSupported, PermissionDenied, Routing, Xfrm, XfrmError
+from hauberk_xfrm import ClearCounter, NotSupported, PermissionDenied, Routing, SegmentClamp, Xfrm, XfrmError
 
 if TYPE_CHECKING:
     from hauberk_agent.agent import Agent, AgentSettings
@@ -286,8 +286,9 @@ def _cleanup(options: argparse.Namespace) -> None:
             )
         with Xfrm() as kernel, contextlib.closing(Routing()) as routing:
             removed = remove_everything(kernel, routing)
-        with contextlib.suppress(NotSupported):  # a kernel without nftables has no table of ours
+        with contextlib.suppress(NotSupported):  # a kernel without nftables has no tables of ours
             ClearCounter().remove()
+            SegmentClamp().remove()
     except PermissionDenied as error:
         raise _Trouble(f"{error}; run this as root (CAP_NET_ADMIN)") from error
     except (XfrmError, OSError) as error:

@@ -18,6 +18,7 @@ from typing import Final
 from cryptography import x509
 
 from hauberk_agent.identity import Identity, fingerprints
+from hauberk_agent.packet_sizes import Fit
 from hauberk_agent.pair import Pair, TunnelStanding
 from hauberk_agent.roster import Roster
 from hauberk_agent.witness import SPREAD_SECONDS_PER_NODE
@@ -30,6 +31,7 @@ from hauberk_api.report import (
     CertificateReport,
     EncapsulatedPeer,
     KernelReport,
+    PacketsReport,
     ReportStatus,
     TunnelReport,
     UnwellPeer,
@@ -76,6 +78,8 @@ class Facts:
     clear_packets: int = 0
     """Of Permissive tunnels, in about the last minute."""
     boot: BootReport | None = None
+    fit: Fit | None = None
+    """What fits into the tunnels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +196,7 @@ def compose(facts: Facts, health: Health) -> ReportStatus:
         encapsulated=tuple(sorted(facts.encapsulated, key=lambda peer: peer.node)[:MAX_UNWELL]),
         clear_packets=facts.clear_packets,
         boot=facts.boot,
+        packets=_packets(facts.fit),
         state_left=facts.state_left,
     )
 
@@ -215,6 +220,12 @@ def _reason(facts: Facts, unwell: Sequence[UnwellPeer], all_ready: bool) -> tupl
     if not all_ready:
         return Reason.ESTABLISHING, ""
     return Reason.AS_WANTED, " ".join(facts.roster.problems)
+
+
+def _packets(fit: Fit | None) -> PacketsReport | None:
+    if fit is None:
+        return None
+    return PacketsReport(podMTU=fit.pod_mtu, carried=fit.carried, narrowest=fit.node, pathMTU=fit.path_mtu)
 
 
 def _and_the_clock(message: str, facts: Facts) -> str:

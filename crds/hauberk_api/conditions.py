@@ -18,6 +18,7 @@ class ConditionType(StrEnum):
     CONFLICTED = "Conflicted"
     PAUSED = "Paused"
     POD_CIDRS_KNOWN = "PodCIDRsKnown"
+    OVERSIZED = "Oversized"
 
 
 class ConditionStatus(StrEnum):
@@ -56,6 +57,9 @@ class Reason(StrEnum):
     # Conflicted
     NO_CONFLICT = "NoConflict"
     OLDER_TUNNEL = "OlderTunnel"
+    # Oversized
+    FITS = "Fits"
+    POD_MTU_TOO_LARGE = "PodMTUTooLarge"
     # Paused
     NOT_PAUSED = "NotPaused"
     PAUSED = "Paused"

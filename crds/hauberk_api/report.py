@@ -52,6 +52,19 @@ class KernelReport(Model):
     """One sentence each."""
 
 
+class PacketsReport(Model):
+    """What fits into the narrowest of the node's tunnels, in bytes."""
+
+    pod_mtu: int | None = Field(default=None, alias="podMTU")
+    """The largest MTU of the devices that lead to the node's pods; None: not known."""
+    carried: int
+    """The largest packet that goes whole,"""
+    narrowest: str
+    """to this peer,"""
+    path_mtu: int = Field(alias="pathMTU")
+    """on whose path packets are so large."""
+
+
 class CertificateReport(Model):
     serial: str
     not_after: str
@@ -134,5 +147,7 @@ class ReportStatus(Model):
     """Packets to and from peers of Permissive tunnels that passed in clear in about the last minute."""
     boot: BootReport | None = None
     """None: an agent of a version that didn't say."""
+    packets: PacketsReport | None = None
+    """None: nothing is too large for any tunnel."""
     state_left: bool = False
     """Whether XFRM states or policies of ours are in the kernel, or kept for the boot guard (uninstalling waits)."""

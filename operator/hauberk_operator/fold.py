@@ -18,7 +18,15 @@ from hauberk_api.conditions import Condition, ConditionStatus, ConditionType, Re
 from hauberk_api.mesh import PodCIDRSource
 from hauberk_api.node import NodeSpec, Role
 from hauberk_api.plan import Phase, PlannedTunnel, final_phase, reached
-from hauberk_api.report import WITNESSES, BootGuardState, ReportStatus, TunnelReport, UnwellPeer, UnwellReason
+from hauberk_api.report import (
+    WITNESSES,
+    BootGuardState,
+    PacketsReport,
+    ReportStatus,
+    TunnelReport,
+    UnwellPeer,
+    UnwellReason,
+)
 from hauberk_api.tunnel import Enforcement, Establish
 from hauberk_operator.claims import Conflict
 from hauberk_operator.compile import Verdict
@@ -132,6 +140,7 @@ def fold_tunnel(
         ),
         _degraded(faults),
         _conflicted(losses, wanted),
+        _oversized(members, nodes, reports, planned),
         _paused(tunnel, planned),
     ]
     stamped = [condition.model_copy(update={"observed_generation": tunnel.generation}) for condition in conditions]
@@ -359,6 +368,33 @@ def _conflicted(losses: Sequence[Loss], wanted: int) -> Condition:
     shares = [f"{loss.pairs} to {loss.to}, on {loss.nodes} nodes" for loss in losses]
     message = f"Of {total} pairs it loses {_named(shares, '; ')}. The oldest tunnel of a pair carries it."
     return _condition(ConditionType.CONFLICTED, True, Reason.OLDER_TUNNEL, message)
+
+
+def _oversized(
+    members: Mapping[str, Role],
+    nodes: Mapping[str, NodeSpec],
+    reports: Mapping[str, ReportFacts],
+    planned: PlannedTunnel | None,
+) -> Condition:
+    """Whether members' pods send packets that don't fit into their node's tunnels. In IP-TFS mode all do."""
+    found: list[tuple[int, str, int, PacketsReport]] = []
+    for name in members if planned is not None else ():
+        report = _current(name, nodes, reports)
+        packets = report.packets if report is not None else None
+        if packets is not None and packets.pod_mtu is not None and packets.pod_mtu > packets.carried:
+            found.append((packets.carried, name, packets.pod_mtu, packets))
+    if not found:
+        message = "No pod is known to send packets that are too large."
+        return _condition(ConditionType.OVERSIZED, False, Reason.FITS, message)
+    carried, name, _, narrow = min(found, key=lambda each: each[:2])
+    largest = max(pod_mtu for _, _, pod_mtu, _ in found)
+    who = _named(sorted(name for _, name, _, _ in found))
+    message = (
+        f"Pods of {who} send packets of up to {largest} bytes, and {carried} fit from {name} to {narrow.narrowest},"
+        f" whose path carries {narrow.path_mtu}. TCP is made to fit, other senders are told."
+        f" Set the CNI's MTU to {carried}, or spec.mode to IPTFS."
+    )
+    return _condition(ConditionType.OVERSIZED, True, Reason.POD_MTU_TOO_LARGE, message)
 
 
 def _paused(tunnel: TunnelFacts, planned: PlannedTunnel | None) -> Condition:

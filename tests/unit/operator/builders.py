@@ -169,6 +169,7 @@ def report_json(
     unwell: Sequence[Json] = (),
     unwell_count: int | None = None,
     clear_packets: int = 0,
+    packets: Json | None = None,
     state_left: bool = False,
     certificate: Json | None = None,
     bundle: Sequence[str] = (),
@@ -193,6 +194,7 @@ def report_json(
             "bundle": list(bundle),
             **({"certificate": certificate} if certificate is not None else {}),
             **({"boot": boot} if boot is not None else {}),
+            **({"packets": packets} if packets is not None else {}),
         },
     }
 

@@ -102,7 +102,14 @@ def test_a_transition_time_moves_with_its_status_alone() -> None:
     before = fold(waiting)
     after = fold(up, current=before, now=LATER)
     times = {c["type"]: c["lastTransitionTime"] for c in after["conditions"]}
-    assert times == {"Accepted": NOW, "Ready": LATER, "Degraded": NOW, "Conflicted": NOW, "Paused": NOW}
+    assert times == {
+        "Accepted": NOW,
+        "Ready": LATER,
+        "Degraded": NOW,
+        "Conflicted": NOW,
+        "Oversized": NOW,
+        "Paused": NOW,
+    }
 
 
 def test_a_condition_of_somebody_else_stays() -> None:
