@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 
 from hauberk_agent.caretaker import Caretaker
+from hauberk_agent.esp_trial import TRIAL_LABEL
 from hauberk_agent.keeper import StateKeeper
+from hauberk_agent.ownership import TRIAL_REQID
 from hauberk_agent.pair_table import PairTable
 from hauberk_api.report import UnwellReason
 from hauberk_ike import ChildConfig, Identity, IpAddress, PeerConfig, Refused, SocketAddress, SpiUnavailable
@@ -48,15 +50,16 @@ class Admission:
     def allocate_spi(self, child: ChildConfig, peer: PeerConfig) -> int:
         pair = self._pairs.of(peer)
         standing = pair.standings.get(child.label) if pair is not None else None
-        if pair is None or standing is None:
+        is_trial = child.label == TRIAL_LABEL
+        if pair is None or (standing is None and not is_trial):
             raise SpiUnavailable(f"no child {child.label} is wanted with {peer.name} any more")
         try:
             return self._keeper.allocate(
                 local=peer.local.host,
                 remote=peer.remote.host,
-                reqid=standing.spec.reqid,
+                reqid=TRIAL_REQID if standing is None else standing.spec.reqid,
                 mode=child.mode,
-                if_id=standing.spec.if_id,
+                if_id=0 if standing is None else standing.spec.if_id,
             )
         except XfrmError as error:
             self._caretaker.fail(pair, UnwellReason.KERNEL_REFUSED, str(error))

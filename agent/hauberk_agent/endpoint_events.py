@@ -14,6 +14,7 @@ from typing import Final, assert_never
 from hauberk_agent.admission import Admission
 from hauberk_agent.caretaker import Caretaker
 from hauberk_agent.esp_paths import EspPaths
+from hauberk_agent.esp_trial import TRIAL_LABEL
 from hauberk_agent.keeper import StateKeeper
 from hauberk_agent.link import Child, Link, Verdict, judge
 from hauberk_agent.pair import Pair
@@ -170,6 +171,7 @@ class EndpointEvents:
         link = pair.links.pop(event.ike_sa, None) if pair is not None else None
         if pair is None or link is None:
             return
+        self._esp_paths.trials.end(pair)
         children = link.forget_children()
         if link.up_at is None:
             if pair.current is None and (pair.failure is None or pair.failure.message != event.message):
@@ -221,6 +223,9 @@ class EndpointEvents:
         if pair is None or link is None or link.deleting:
             self._admission.release_spi(event.spi_in, event.peer)
             return
+        if event.label == TRIAL_LABEL:
+            self._trial_up(pair, link, event, now)
+            return
         standing = pair.standings.get(event.label)
         before = link.children.get(event.label)
         if event.initiator and event.rekeyed_spi_in is None:
@@ -256,6 +261,15 @@ class EndpointEvents:
         else:
             self._crossed(pair, link, before, child, now)
         self._caretaker.service(pair, now)
+
+    def _trial_up(self, pair: Pair, link: Link, event: ChildSaUp, now: float) -> None:
+        try:
+            self._esp_paths.trials.up(pair, event, now)
+        except XfrmError as error:
+            _log.warning("%s: %s", pair.name, error)
+            self._esp_paths.trials.end(pair)
+            self._admission.release_spi(event.spi_in, event.peer)
+            self._delete_child(link, event.spi_in, now)
 
     def _first_of_label(self, pair: Pair, link: Link, child: Child, now: float) -> None:
         link.lost_at = None if len(link.children) == 1 else link.lost_at
@@ -326,6 +340,9 @@ class EndpointEvents:
         pair = self._pairs.of_link(event.ike_sa)
         link = pair.links.get(event.ike_sa) if pair is not None else None
         if pair is None or link is None:
+            return
+        if event.label == TRIAL_LABEL:
+            self._esp_paths.trials.end(pair)
             return
         child = link.take(event.spi_in)
         if child is not None:

@@ -11,15 +11,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 from hauberk_agent.blocked_paths import BlockedPath, BlockedPaths, Finder
 from hauberk_agent.caretaker import Caretaker
 from hauberk_agent.esp_check import EspChecks, Verdict, Way
+from hauberk_agent.esp_trial import EspTrials
+from hauberk_agent.keeper import StateKeeper
 from hauberk_agent.link import Child
 from hauberk_agent.pair import Pair
 from hauberk_agent.pair_table import PairTable
+from hauberk_agent.times import Times
 from hauberk_api.report import EncapsulationReason, UnwellReason
 from hauberk_ike import Encapsulation, EspArrived, EspPath, UnknownIkeSa
 from hauberk_xfrm import StateDump, Template
@@ -36,14 +40,28 @@ class EspPaths:
     """
 
     def __init__(
-        self, *, pairs: PairTable, caretaker: Caretaker, blocked: BlockedPaths, wall_clock: Callable[[], datetime]
+        self,
+        *,
+        pairs: PairTable,
+        caretaker: Caretaker,
+        keeper: StateKeeper,
+        blocked: BlockedPaths,
+        wall_clock: Callable[[], datetime],
+        times: Times,
     ) -> None:
         self.probe: Callable[[Template, int], None] = _cannot_probe
         self._pairs = pairs
         self._caretaker = caretaker
         self._blocked = blocked
         self._wall_clock = wall_clock
+        self._times = times
         self._now = 0.0
+        self.trials = EspTrials(
+            caretaker=caretaker,
+            keeper=keeper,
+            probe=lambda template, if_id: self.probe(template, if_id),
+            judged=self._tried,
+        )
         self._checks = EspChecks(
             probe=self._send_probes, ask=self._ask, judged=self._judged, has_received=self._has_received
         )
@@ -55,6 +73,7 @@ class EspPaths:
     def end(self, pair: Pair, now: float) -> None:
         """A pair is no longer wanted."""
         self._checks.follow(pair.spec.uid, None, now, initiator=True)
+        self.trials.end(pair)
 
     def follow(self, pair: Pair, now: float) -> None:
         """Something about a pair may have changed: by which SA its packets go."""
@@ -65,6 +84,8 @@ class EspPaths:
             self._checks.follow(pair.spec.uid, None, now, initiator=True)
             return
         way = Way(peer=pair.spec.uid, ike_sa=link.ike_sa, spi_out=child.spi_out)
+        if pair.esp_path is EspPath.PASSES:
+            pair.esp_path = EspPath.UNKNOWN  # it has been told
         if pair.esp_path is EspPath.BLOCKED:
             # The peer has begun, and does not know (any more).
             self._checks.follow(pair.spec.uid, None, now, initiator=True)
@@ -83,12 +104,15 @@ class EspPaths:
         if path is EspPath.BLOCKED and pair.esp_path is not EspPath.BLOCKED:
             _log.warning("%s: ESP does not come through, as it has found out: in UDP from now on", pair.name)
             self._remember(pair, Finder.PEER)
+        elif path is EspPath.PASSES and pair.esp_path is EspPath.BLOCKED:
+            self._forget(pair, EspPath.UNKNOWN)
 
     def answered(self, event: EspArrived, now: float) -> None:
         self._now = now
         pair = self._pairs.of(event.peer)
         if pair is not None:
             self._checks.answered(pair.spec.uid, event, now)
+            self.trials.answered(pair, event)
 
     def look(self, states: Iterable[StateDump], now: float) -> None:
         """Takes in what the kernel has counted: a dump of its states, made every so often."""
@@ -100,6 +124,9 @@ class EspPaths:
                 sent = packets.get((child.remote, child.spi_out), 0)
                 received = packets.get((child.local, child.spi_in), 0) if child.spi_in is not None else 0
                 self._checks.look(pair.spec.uid, sent=sent, received=received, now=now)
+            elif pair.esp_path is EspPath.BLOCKED and pair.spec.initiates and pair.attempt is None:
+                self._try_again(pair)
+        self.trials.look(now)
 
     def next_due(self) -> float | None:
         return self._checks.next_due()
@@ -151,6 +178,26 @@ class EspPaths:
         self._blocked.remember(pair.spec.uid, path)
         pair.esp_path = EspPath.BLOCKED
         self._caretaker.changed()
+
+    def _forget(self, pair: Pair, path: EspPath) -> None:
+        self._blocked.forget(pair.spec.uid)
+        pair.esp_path = path
+        self._caretaker.changed()
+
+    def _try_again(self, pair: Pair) -> None:
+        """After a long while ESP without UDP is tried, and the next try is as far off."""
+        known = self._known(pair)
+        age = self._wall_clock().timestamp() - known.since if known is not None else 0.0
+        if known is not None and not 0 <= age < self._times.try_esp_again:
+            self._blocked.remember(pair.spec.uid, replace(known, since=self._wall_clock().timestamp()))
+            self._caretaker.changed()
+            self.trials.ask(pair, pair.spec.config.further_children[0], self._now)
+
+    def _tried(self, pair: Pair, passes: bool, now: float) -> None:
+        if passes and pair.esp_path is EspPath.BLOCKED:
+            self._forget(pair, EspPath.PASSES)
+            pair.initiate_at = now
+            self._caretaker.service(pair, now)
 
     def _send_probes(self, way: Way) -> bool:
         pair = self._pairs.get(way.peer)

@@ -12,6 +12,8 @@ from typing import Final
 from hauberk_xfrm import Policy, ReqId, State
 
 REQIDS: Final = range(0x4800_0001, 0x4801_0000)
+TRIAL_REQID: Final = ReqId(0x4800_0000)
+"""Of states that nothing but probes goes by (hauberk_agent.esp_trial), whichever pair's they are."""
 PRIORITIES: Final = range(0x4800_0000, 0x4801_0000)
 
 _LONGEST_PREFIX: Final = 128
@@ -39,7 +41,7 @@ def block_priority(prefix_length: int) -> int:
 
 def owns_state(state: State) -> bool:
     """Whether a state is ours to change or delete."""
-    return state.reqid in REQIDS
+    return state.reqid in REQIDS or state.reqid == TRIAL_REQID
 
 
 def owns_policy(policy: Policy) -> bool:

@@ -73,8 +73,8 @@ class PairSpec:
     def agrees_on_links(self, other: PairSpec) -> bool:
         """Whether an IKE SA that was set up for one will do for the other, whatever its children."""
         return (self.initiates, self.own_is_lower) == (other.initiates, other.own_is_lower) and replace(
-            self.config, children=()
-        ) == replace(other.config, children=())
+            self.config, children=(), further_children=()
+        ) == replace(other.config, children=(), further_children=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

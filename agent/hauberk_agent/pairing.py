@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Final
 
-from hauberk_agent.flow import Flow, all_flows
+from hauberk_agent.esp_trial import TRIAL_LABEL
+from hauberk_agent.flow import Flow, all_flows, host
 from hauberk_agent.interception import IF_ID, is_intercepted
 from hauberk_agent.pair import ChildSpec, PairSpec
 from hauberk_agent.reqid import ChildKey
@@ -108,6 +109,7 @@ def _spec(roster: Roster, peer: Peer, children: tuple[ChildSpec, ...], port: int
         children=tuple(child.config for child in children),
         dpd_seconds=float(oldest.ike.dpd_seconds),
         encapsulation=_ENCAPSULATION[oldest.encapsulation],
+        further_children=(_trial(peer, children[0].config.esp_proposals),),
     )
     return PairSpec(
         peer=peer,
@@ -118,6 +120,17 @@ def _spec(roster: Roster, peer: Peer, children: tuple[ChildSpec, ...], port: int
         rekey_seconds=float(min(_rekey_seconds(tunnel) for tunnel in tunnels)),
         on_demand=all(tunnel.establish is Establish.ON_DEMAND for tunnel in tunnels),
         idle_seconds=float(max(tunnel.idle_seconds for tunnel in tunnels)),
+    )
+
+
+def _trial(peer: Peer, esp_proposals: tuple[EspProposal, ...]) -> ChildConfig:
+    """What may be had to find out whether ESP comes through again: between the nodes, and for nothing but that."""
+    return ChildConfig(
+        label=TRIAL_LABEL,
+        mode=Mode.TUNNEL,
+        esp_proposals=esp_proposals,
+        ts_local=_selectors((host(peer.local),), 0, None),
+        ts_remote=_selectors((host(peer.remote),), 0, None),
     )
 
 

@@ -109,8 +109,10 @@ class Sessions:
         self.esp_paths = EspPaths(
             pairs=self._pairs,
             caretaker=self._caretaker,
+            keeper=self._keeper,
             blocked=blocked if blocked is not None else BlockedPaths(),
             wall_clock=wall_clock,
+            times=times,
         )
         self._caretaker.on_service = self.esp_paths.follow
         self._demand = Demand(pairs=self._pairs, caretaker=self._caretaker, keeper=self._keeper, times=times)

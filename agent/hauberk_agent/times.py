@@ -36,6 +36,8 @@ class Times:
     """How long an SA lives on that a peer was authenticated for by a root that is trusted no longer,"""
     distrusted_wait: float = 2.0
     """and over which time such SAs are begun to be replaced."""
+    try_esp_again: float = 86_400.0
+    """After that a path that passed no ESP is tried again."""
     wish: float = 60.0
     """For how long after a packet has asked for an SA it is tried to set one up. The kernel asks again sooner."""
     renewed: float = 30.0

@@ -18,6 +18,7 @@ from random import Random
 from typing import NamedTuple
 
 from hauberk_agent.blocked_paths import BlockedPaths
+from hauberk_agent.ownership import TRIAL_REQID
 from hauberk_agent.pairing import pair_specs
 from hauberk_agent.reqid import ChildKey
 from hauberk_agent.roster import Roster
@@ -310,6 +311,8 @@ class Network:
         for one, other in permutations(self.parties, 2):
             if not (self.is_one_way and one.number > other.number):
                 for state in one.kernel.all_outbound(one.address(other)):
+                    if state.reqid == TRIAL_REQID:
+                        continue  # no policy's
                     self.flow.sent += 1
                     self.flow.lost += not self.carry_esp(one, state)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
 
 from hauberk_agent.blocked_paths import Finder
+from hauberk_agent.ownership import TRIAL_REQID
 from hauberk_api.names import NodeUid
 from hauberk_api.tunnel import Encapsulation as TunnelEncapsulation
 from hauberk_ike import EspPath
@@ -206,3 +208,80 @@ def test_a_whole_mesh_is_checked_pair_by_pair() -> None:
         if pair.esp_path is EspPath.BLOCKED
     }
     assert found == wanted
+
+
+# Tried again
+
+
+DAY = 86_400
+
+
+def seasoned() -> Network:
+    """Two nodes that have been in UDP for almost a day. Nothing is sent but probes, and keys last."""
+    network = Network(2, rekey_seconds=3 * DAY)
+    network.dpd_seconds = 3600
+    network.has_traffic = False
+    network.loses_esp = set(BOTH)
+    network.start()
+    network.run_until(lambda: all_in_udp(network), limit=10)
+    network.run(60)
+    for party, other in ((network[1], "uid-2"), (network[2], "uid-1")):
+        path = party.blocked.find(NodeUid(other), local=party.outer, remote=network[3 - party.number].outer)
+        assert path is not None
+        party.blocked.remember(NodeUid(other), replace(path, since=path.since - DAY + 110))
+    return network
+
+
+def trial_states(network: Network) -> int:
+    return sum(state.reqid == TRIAL_REQID for party in network.parties for state in party.kernel.complete_states())
+
+
+def test_a_path_that_passes_esp_again_is_found_out_after_a_day_without_losing_a_packet() -> None:
+    network = seasoned()
+    network.loses_esp = set()
+    network.has_traffic = True
+    network.run(30)
+    assert [in_udp(party) for party in network.parties] == [True, True], "it is not time yet"
+    network.run(120)
+    assert [plain(party) for party in network.parties] == [True, True]
+    assert finders(network) == [None, None]
+    assert trial_states(network) == 0
+    assert network.disagreements() == []
+    assert network.flow.lost == 0
+    network.run(120)
+    assert [plain(party) for party in network.parties] == [True, True]
+    assert why(network[1]) == why(network[2]) == "ESP comes through"
+
+
+@pytest.mark.parametrize("lost", [BOTH, {("n1", "n2")}, {("n2", "n1")}])
+def test_a_path_that_still_loses_esp_is_left_as_it_is_for_another_day_without_losing_a_packet(
+    lost: set[tuple[str, str]],
+) -> None:
+    network = seasoned()
+    network.loses_esp = set(lost)
+    network.has_traffic = True
+    tried = network.run_until(lambda: trial_states(network) == 4, limit=120)
+    assert tried > 30
+    before = [network.spis(party) for party in network.parties]
+    network.run(60)
+    assert trial_states(network) == 0
+    assert [in_udp(party) for party in network.parties] == [True, True]
+    assert [network.spis(party) <= spis for party, spis in zip(network.parties, before, strict=True)] == [True, True]
+    assert network.flow.lost == 0
+    network.has_traffic = False
+    network.run(3600)
+    assert trial_states(network) == 0, "not before another day is over"
+    assert network.disagreements() == []
+
+
+def test_a_killed_agent_leaves_no_trial_behind() -> None:
+    network = seasoned()
+    network.run_until(lambda: trial_states(network) == 4, limit=120)
+    network[1].kill()
+    network[1].start()
+    network[1].want(network.members)
+    network[1].alive.forget_found()
+    network.run(60)
+    left = network[1].alive.unaccounted(network[1].kernel.dump_states())
+    assert [state.reqid for state in left] == [TRIAL_REQID] * 2, "they are swept away, or end by themselves"
+    assert not any(s.reqid == TRIAL_REQID for s in network[2].kernel.complete_states())
