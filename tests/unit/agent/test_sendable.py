@@ -10,7 +10,7 @@ from hauberk_agent.sendable import ANSWER_SECONDS, SendableChildren
 from hauberk_api.names import NodeUid, TunnelUid
 from hauberk_api.plan import Phase
 from hauberk_api.report import UnwellReason
-from hauberk_ike import IkeSaId
+from hauberk_ike import EspPath, IkeSaId
 from hauberk_xfrm import ReqId, Spi
 from tests.unit.agent.mesh import TUNNEL, node, plan, roster, tunnel
 from tests.unit.agent.network import Network
@@ -77,6 +77,19 @@ def test_the_responder_sends_when_a_packet_has_come_in_or_after_a_time() -> None
     assert peers.look([waiting], UP_AT + ANSWER_SECONDS - 0.1)
     assert not peers.awaits([waiting])
     assert SendableChildren(Traffic()).look([waiting], UP_AT + ANSWER_SECONDS)
+
+
+def test_nobody_sends_before_it_is_known_whether_esp_comes_through() -> None:
+    unproved = True
+    peers = SendableChildren(Traffic(), unproved=lambda _: unproved)
+    found = linked(ours=True)
+    assert not peers.look([found], UP_AT + 100)
+    assert peers.awaits([found]), "the phase waits for it"
+    unproved = False
+    found.esp_path = EspPath.BLOCKED
+    assert not peers.look([found], UP_AT + 100), "packets by plain ESP would be lost"
+    found.esp_path = EspPath.UNKNOWN
+    assert peers.look([found], UP_AT + 100)
 
 
 def test_a_replacement_interrupts_nothing_and_the_loss_of_all_sas_does() -> None:
