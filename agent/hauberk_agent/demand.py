@@ -12,7 +12,7 @@ rekeyed for nothing: where its keys would be replaced before that, it ends earli
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Mapping
 from math import inf
 from typing import Final
 
@@ -22,7 +22,7 @@ from hauberk_agent.pair import Pair
 from hauberk_agent.pair_table import PairTable
 from hauberk_agent.times import Times
 from hauberk_ike import IpAddress
-from hauberk_xfrm import ReqId, Spi, StateDump
+from hauberk_xfrm import ReqId, Spi
 
 _log = logging.getLogger("hauberk.sessions")
 _REKEY_SHARE: Final = 0.75
@@ -56,14 +56,13 @@ class Demand:
             pair.rekey_at = now
         self._caretaker.service(pair, now)
 
-    def look(self, states: Iterable[StateDump], now: float) -> None:
-        """Takes in what the kernel has counted, and takes down what nobody uses."""
-        packets = {(state.destination, state.spi): state.packets for state in states}
+    def look(self, packets: Mapping[tuple[IpAddress, Spi], int], now: float) -> None:
+        """Takes in what the kernel has counted by each state, and takes down what nobody uses."""
         for pair in self._pairs.values():
             if pair.spec.on_demand and (pair.current is not None or pair.orphans):
                 self._look_at(pair, packets, now)
 
-    def _look_at(self, pair: Pair, packets: dict[tuple[IpAddress, Spi], int], now: float) -> None:
+    def _look_at(self, pair: Pair, packets: Mapping[tuple[IpAddress, Spi], int], now: float) -> None:
         ends = [
             (destination, spi)
             for child in pair.children()

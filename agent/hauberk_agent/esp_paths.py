@@ -9,7 +9,7 @@ Used by the sessions. hauberk_agent.esp_check finds out whether plain ESP arrive
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,8 +25,8 @@ from hauberk_agent.pair import Pair
 from hauberk_agent.pair_table import PairTable
 from hauberk_agent.times import Times
 from hauberk_api.report import EncapsulationReason, UnwellReason
-from hauberk_ike import Encapsulation, EspArrived, EspPath, UnknownIkeSa
-from hauberk_xfrm import StateDump, Template
+from hauberk_ike import Encapsulation, EspArrived, EspPath, IpAddress, UnknownIkeSa
+from hauberk_xfrm import Spi, Template
 
 _log = logging.getLogger("hauberk.sessions")
 _PROBES: Final = 2
@@ -114,10 +114,9 @@ class EspPaths:
             self._checks.answered(pair.spec.uid, event, now)
             self.trials.answered(pair, event)
 
-    def look(self, states: Iterable[StateDump], now: float) -> None:
-        """Takes in what the kernel has counted: a dump of its states, made every so often."""
+    def look(self, packets: Mapping[tuple[IpAddress, Spi], int], now: float) -> None:
+        """Takes in what the kernel has counted by each state; every so often."""
         self._now = now
-        packets = {(state.destination, state.spi): state.packets for state in states}
         for pair in self._pairs.values():
             child = _plain_child(pair)
             if child is not None and child.spi_out is not None:

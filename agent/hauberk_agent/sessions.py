@@ -277,8 +277,9 @@ class Sessions:
     def look(self, states: Collection[StateDump], now: float) -> None:
         """Takes in what has gone by the SAs: a dump, made every few seconds."""
         self._now = now
-        self.esp_paths.look(states, now)
-        self._demand.look(states, now)
+        packets = {(state.destination, state.spi): state.packets for state in states}
+        self.esp_paths.look(packets, now)
+        self._demand.look(packets, now)
 
     def _drop_vanished(self, child: Child, present: set[tuple[IpAddress, Spi]]) -> bool:
         if not self._keeper.vanished(child, present):

@@ -70,7 +70,7 @@ def test_a_path_that_passes_esp_is_left_alone(traffic: bool) -> None:
 
 
 @pytest.mark.parametrize("traffic", [True, False])
-def test_a_path_that_loses_esp_is_found_out_without_a_packet_of_anybody_elses(traffic: bool) -> None:
+def test_pitfall_24_a_path_that_loses_esp_is_found_out_without_a_packet_of_anybody_elses(traffic: bool) -> None:
     network = blocked(traffic=traffic)
     network.run(60)
     assert network.disagreements() == []
