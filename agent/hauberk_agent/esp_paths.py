@@ -186,6 +186,8 @@ class EspPaths:
     def _try_again(self, pair: Pair) -> None:
         """After a long while ESP without UDP is tried, and the next try is as far off."""
         known = self._known(pair)
+        if pair.current is None or pair.orphans:
+            return  # there is no IKE SA to ask on yet
         age = self._wall_clock().timestamp() - known.since if known is not None else 0.0
         if known is not None and not 0 <= age < self._times.try_esp_again:
             self._blocked.remember(pair.spec.uid, replace(known, since=self._wall_clock().timestamp()))

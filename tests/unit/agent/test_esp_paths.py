@@ -279,6 +279,20 @@ def test_a_path_that_still_loses_esp_is_left_as_it_is_for_another_day_without_lo
     assert network.disagreements() == []
 
 
+def test_an_agent_that_starts_when_the_day_is_over_tries_as_well() -> None:
+    network = seasoned()
+    network.loses_esp = set()
+    for party in network.parties:
+        party.kill()
+    network.run(60)
+    for party in network.parties:
+        party.start()
+        party.want(network.members)
+    network[1].alive.look(network[1].kernel.dump_states(), network.now)  # before there is any IKE SA
+    network.run(60)
+    assert [plain(party) for party in network.parties] == [True, True]
+
+
 def test_a_killed_agent_leaves_no_trial_behind() -> None:
     network = seasoned()
     network.run_until(lambda: trial_states(network) == 4, limit=120)
