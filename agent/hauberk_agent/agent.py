@@ -24,6 +24,7 @@ from hauberk_agent.blocked_paths import BlockedPaths
 from hauberk_agent.boot_guard import BootGuard
 from hauberk_agent.cache import DesiredCache
 from hauberk_agent.clear_traffic import LOOK_SECONDS, ClearTraffic
+from hauberk_agent.client_ports import first_client_port
 from hauberk_agent.clock import ClockWatch
 from hauberk_agent.deposit import Deposit
 from hauberk_agent.desired import Desired
@@ -390,7 +391,11 @@ class Agent:
 
     def _want_policies(self) -> None:
         roster = self.roster
-        policies = () if roster is None else desired_policies(roster, self._reqid, sendable=self._sendable.keys)
+        policies: tuple[Policy, ...] = ()
+        if roster is not None:
+            policies = desired_policies(
+                roster, self._reqid, sendable=self._sendable.keys, first_client_port=first_client_port()
+            )
         self._modes = agreed_modes(self._specs.values(), self.sessions.pairs)
         self._policies = in_modes(policies, self._modes)
 

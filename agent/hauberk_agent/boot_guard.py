@@ -16,7 +16,7 @@ from typing import Final
 
 from hauberk_agent.statefile import read_if_present, write_atomically
 from hauberk_api.report import BootGuardState
-from hauberk_xfrm import Action, Policy
+from hauberk_xfrm import Action, Policy, Slot
 
 _log = logging.getLogger("hauberk.boot_guard")
 
@@ -27,6 +27,8 @@ BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 _WITH_PORTS: Final = frozenset({6, 17, 33, 132})
 """The protocols of which `ip xfrm policy` takes ports: TCP, UDP, DCCP, SCTP."""
+_WITH_TYPES: Final = frozenset({1, 58})
+"""Those of which it takes a type and a code: ICMP and ICMPv6."""
 
 
 class BootGuard:
@@ -84,13 +86,31 @@ def guard_policies(policies: Iterable[Policy]) -> tuple[Policy, ...]:
     every = tuple(policies)
     if not any(policy.action is Action.BLOCK for policy in every):
         return ()
-    return tuple(sorted(map(_without_keys, every), key=lambda policy: policy.priority))
+    slots: dict[Slot, Policy] = {}
+    for policy in sorted((_widened(_without_keys(each)) for each in every), key=lambda policy: policy.priority):
+        slots.setdefault(policy.slot, policy)
+    return tuple(slots.values())
 
 
 def _without_keys(policy: Policy) -> Policy:
     if all(template.optional for template in policy.templates):
         return replace(policy, templates=())
     return replace(policy, action=Action.BLOCK, templates=())
+
+
+def _widened(policy: Policy) -> Policy:
+    """An exemption for a range of ports, for which `ip` has no words, as one for all ports.
+
+    Without it kubelet could not hear the API server's answers, and would never start the agent that narrows it again.
+    """
+    selector = policy.selector
+    if policy.action is Action.BLOCK or policy.templates:
+        return policy
+    source = {"source_port": 0, "source_port_mask": None} if selector.source_port_mask is not None else {}
+    destination = {"destination_port": 0, "destination_port_mask": None}
+    if selector.destination_port_mask is None:
+        destination = {}
+    return replace(policy, selector=replace(selector, **source, **destination))
 
 
 def render(policies: Iterable[Policy]) -> bytes:
@@ -107,9 +127,12 @@ def _lines(policies: Iterable[Policy]) -> Iterator[str]:
     for policy in policies:
         selector = policy.selector
         masked = selector.source_port_mask is not None or selector.destination_port_mask is not None
-        ports = (("sport", selector.source_port), ("dport", selector.destination_port))
+        if selector.protocol in _WITH_TYPES:
+            ports = (("type", selector.source_port), ("code", selector.destination_port))
+        else:
+            ports = (("sport", selector.source_port), ("dport", selector.destination_port))
         named = [f"{word} {port}" for word, port in ports if port]
-        if masked or (named and selector.protocol not in _WITH_PORTS) or policy.if_id or policy.mark.mask:
+        if masked or (named and selector.protocol not in _WITH_PORTS | _WITH_TYPES) or policy.if_id or policy.mark.mask:
             continue
         words = [f"src {selector.source} dst {selector.destination}"]
         if selector.protocol:

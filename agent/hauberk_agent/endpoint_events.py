@@ -391,8 +391,8 @@ class EndpointEvents:
         link = pair.links.get(event.ike_sa)
         if link is not None and event.rekeyed_spi_in is None:
             link.asked.discard(event.label)
-        if event.label not in pair.standings:
-            return
+        if event.label not in pair.standings or (link is not None and link.deleting):
+            return  # nobody wants it any more, or what has been asked for goes with its IKE SA
         reason, message = _reason_of(event.reason), f"no CHILD SA: {event.reason}"
         if link is not None and event.rekeyed_spi_in is None and (link.children or link.asked):
             # The others are as good as before; this one is asked for again.

@@ -94,7 +94,7 @@ def _by_policies(tunnels: Iterable[PlannedTunnel]) -> tuple[PlannedTunnel, ...]:
 
 def _to_peers(roster: Roster, sendable: Collection[ChildKey]) -> Iterator[Route]:
     for peer in roster.peers:
-        for tunnel, flow in all_flows(roster.own, peer):
+        for tunnel, flow in all_flows(roster, peer):
             if not is_intercepted(tunnel):
                 continue
             required = reached(tunnel.phase, Phase.REQUIRE)

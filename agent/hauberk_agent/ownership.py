@@ -7,6 +7,7 @@ that another stack made comes before ours.
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Final
 
 from hauberk_xfrm import Policy, ReqId, State
@@ -17,26 +18,42 @@ TRIAL_REQID: Final = ReqId(0x4800_0000)
 PRIORITIES: Final = range(0x4800_0000, 0x4801_0000)
 
 _LONGEST_PREFIX: Final = 128
-_HOST_OFFSET: Final = 0x100
-_BLOCK_OFFSET: Final = 0x200
+_RANK_WIDTH: Final = 0x100
 
 
-def protect_priority(prefix_length: int) -> int:
-    """The priority of a protect or exempt policy: the longer the prefix, the stronger.
+class Rank(IntEnum):
+    """Which of our policies comes first where several match a packet: the strongest first.
+
+    What protects comes before what lets pass, and each class of traffic's exemptions before its block and nothing else
+    that matters. A pod range's block is weaker than the protection of a gateway's networks, which may lie in it.
+    """
+
+    LOCAL = 0
+    """Between a spoke's own pods, where a gateway's networks hold them."""
+    SUBNETS = 1
+    POD_NETWORK = 2
+    """Exemptions too: a borrowed address is stronger than the prefix that it is from, whatever becomes of either."""
+    POD_BLOCK_OF_LIFELINE = 3
+    LIFELINE = 4
+    OVERLAY = 5
+    HOST = 6
+    OVERLAY_EXEMPT = 7
+    OVERLAY_BLOCK = 8
+    HOST_EXEMPT = 9
+    HOST_BLOCK = 10
+    NODE_ADDRESS = 11
+    """Exempts a node's own address within the pod range: weaker than what is to be protected with that address."""
+    POD_BLOCK = 12
+    SUBNETS_EXEMPT = 13
+    SUBNETS_BLOCK = 14
+
+
+def priority(rank: Rank, prefix_length: int) -> int:
+    """A policy's priority: by its rank, and then the longer the prefix, the stronger.
 
     So a single address that a node borrowed from another node's block overrides that block. Families never meet.
     """
-    return PRIORITIES.start + _LONGEST_PREFIX - prefix_length
-
-
-def host_priority(prefix_length: int) -> int:
-    """The priority of an exemption of a node's own address: weaker than what is to be protected with that address."""
-    return PRIORITIES.start + _HOST_OFFSET + _LONGEST_PREFIX - prefix_length
-
-
-def block_priority(prefix_length: int) -> int:
-    """The priority of a block policy: weaker than every protect and exempt policy, whatever its prefix."""
-    return PRIORITIES.start + _BLOCK_OFFSET + _LONGEST_PREFIX - prefix_length
+    return PRIORITIES.start + _RANK_WIDTH * rank + _LONGEST_PREFIX - prefix_length
 
 
 def owns_state(state: State) -> bool:

@@ -54,7 +54,7 @@ def pair_specs(
     for peer in roster.peers:
         children = tuple(
             _child(tunnel, peer, flow, reqid_of(flow.key(tunnel, peer)), iptfs=iptfs)
-            for tunnel, flow in all_flows(roster.own, peer)
+            for tunnel, flow in all_flows(roster, peer)
             if reached(tunnel.phase, Phase.ESTABLISH)
         )
         if children:
@@ -65,7 +65,7 @@ def pair_specs(
 def child_keys(roster: Roster) -> Iterator[ChildKey]:
     """Of all CHILD SAs that policies are about, whatever the tunnels' phases."""
     for peer in roster.peers:
-        for tunnel, flow in all_flows(roster.own, peer):
+        for tunnel, flow in all_flows(roster, peer):
             yield flow.key(tunnel, peer)
 
 

@@ -8,7 +8,7 @@ that is a problem for the report.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from hauberk_xfrm import (
     DeletePolicy,
     Policy,
     Request,
+    Slot,
     StateDump,
     UpdatePolicy,
     XfrmError,
@@ -67,6 +68,8 @@ def reconcile_policies(kernel: PolicyKernel, desired: Sequence[Policy]) -> Outco
             done[type(request)] += 1
         else:
             problems.append(str(error))
+    if done[DeletePolicy]:
+        _forget_routes(kernel, desired, {action.desired.slot for action in actions if isinstance(action, Conflict)})
     before = sum(1 for policy in actual if owns_policy(policy))
     outcome = Outcome(
         added=done[AddPolicy],
@@ -80,6 +83,19 @@ def reconcile_policies(kernel: PolicyKernel, desired: Sequence[Policy]) -> Outco
     for problem in problems:
         _log.warning("%s", problem)
     return outcome
+
+
+def _forget_routes(kernel: PolicyKernel, desired: Sequence[Policy], foreign: Collection[Slot]) -> None:
+    """Writes a policy of each family once more, after others have been deleted.
+
+    What had found no policy, or an exemption, goes on by its cached route, whatever policy is the next to match: of
+    connected sockets and of overlays' devices. The kernel makes such routes obsolete where a policy is inserted
+    (xfrm_policy_insert in net/xfrm/xfrm_policy.c), and not where one is deleted.
+    """
+    ours = {policy.selector.source.version: policy for policy in desired if policy.slot not in foreign}
+    for error in kernel.apply([UpdatePolicy(policy=policy) for policy in ours.values()]):
+        if error is not None:
+            _log.warning("%s", error)
 
 
 def our_states(states: Iterable[StateDump]) -> list[StateDump]:

@@ -6,7 +6,8 @@ else, so that both always speak of the same peers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
 from typing import TypeVar
@@ -16,7 +17,7 @@ from hauberk_api.mesh import NonMembers
 from hauberk_api.names import NodeName, NodeUid, node_identity
 from hauberk_api.node import NodeSpec, Role, peers
 from hauberk_api.plan import PlannedTunnel
-from hauberk_api.tunnel import Traffic
+from hauberk_api.tunnel import Topology, Traffic, TrafficType
 from hauberk_ike import IpAddress
 from hauberk_xfrm import IpNetwork
 
@@ -67,6 +68,10 @@ class Roster:
     revoked: frozenset[NodeUid]
     """Of these, those that are shut out."""
     non_members: NonMembers
+    gateways: Mapping[str, NodeUid]
+    """By UID of a Subnets tunnel with hubs: the hub that holds its networks, the first by name that is not shut out."""
+    host_exempt_ports: tuple[int, ...]
+    """What tunnels of Host leave alone."""
     pod_range: tuple[IpNetwork, ...]
     problems: tuple[str, ...]
 
@@ -157,9 +162,35 @@ def compile_roster(desired: Desired) -> Roster | None:
         known=tuple(places),
         revoked=revoked,
         non_members=plan.non_members,
+        gateways=_gateways(tunnels, (own, *places), revoked),
+        host_exempt_ports=plan.host_exempt_ports,
         pod_range=_pod_range(plan.pod_networks, (own, *places), problems),
         problems=tuple(problems),
     )
+
+
+def _gateways(
+    tunnels: Iterable[PlannedTunnel], places: Iterable[Place], revoked: Container[NodeUid]
+) -> dict[str, NodeUid]:
+    """Both ends must find the same, so it depends on the plan and the IPsecNodes alone, not on who answers."""
+    by_name = sorted(places, key=lambda place: place.name)
+    found: dict[str, NodeUid] = {}
+    for tunnel in tunnels:
+        if tunnel.traffic.type is TrafficType.SUBNETS and tunnel.topology is Topology.HUB_AND_SPOKE:
+            hubs = (each.uid for each in by_name if each.roles.get(tunnel.uid) is Role.HUB and each.uid not in revoked)
+            hub = next(hubs, None)
+            if hub is not None:
+                found[tunnel.uid] = hub
+    return found
+
+
+def parsed_networks(texts: Iterable[str]) -> tuple[IpNetwork, ...]:
+    """What of a plan's texts are networks; the API server has refused others."""
+    networks: list[IpNetwork] = []
+    for text in texts:
+        with suppress(ValueError):
+            networks.append(ip_network(text))
+    return tuple(networks)
 
 
 def _carried(tunnels: Iterable[PlannedTunnel], own: Place, other: Place) -> tuple[PlannedTunnel, ...]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from pydantic import Field
 
 from hauberk_api.model import Model
+
+DEFAULT_HOST_EXEMPT_PORTS: Final = (22, 2379, 2380, 6443, 10250)
+"""ssh, etcd for its clients and peers, the API server, kubelet: all of them protect themselves."""
 
 
 class NonMembers(StrEnum):
@@ -71,4 +75,6 @@ class MeshSpec(Model):
     non_members: NonMembers = NonMembers.ALLOW
     revoked_nodes: tuple[str, ...] = Field(default=())
     """UIDs or names of Nodes that stay out whatever certificate they hold."""
+    host_exempt_ports: tuple[int, ...] = DEFAULT_HOST_EXEMPT_PORTS
+    """TCP ports that tunnels of Host traffic leave alone: what a node needs before it has an SA, or to be mended."""
     certificates: CertificateSettings = CertificateSettings()

@@ -11,7 +11,7 @@ from typing import Final
 
 from pydantic import Field
 
-from hauberk_api.mesh import Curve, NonMembers
+from hauberk_api.mesh import DEFAULT_HOST_EXEMPT_PORTS, Curve, NonMembers
 from hauberk_api.model import Model
 from hauberk_api.tunnel import (
     DEFAULT_IDLE_SECONDS,
@@ -91,6 +91,7 @@ class Plan(Model):
     """The pod range that people gave; empty: the union of the IPsecNodes' pod CIDRs."""
     non_members: NonMembers = NonMembers.ALLOW
     revoked_nodes: tuple[str, ...] = ()
+    host_exempt_ports: tuple[int, ...] = DEFAULT_HOST_EXEMPT_PORTS
     trust_bundle: str = Field(repr=False)
     """The mesh's root certificates, PEM, one after the other."""
     authority: str = ""

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from hauberk_api.conditions import Reason
 from hauberk_api.mesh import MeshSpec
 from hauberk_api.node import Membership, NodeSpec, Role
 from hauberk_api.plan import Phase, Plan, PlannedTunnel, final_phase
-from hauberk_api.tunnel import Enforcement, Establish, Interception, Rollout, TrafficType, TunnelMode, TunnelSpec
+from hauberk_api.tunnel import Enforcement, Establish, Interception, Rollout, TrafficType, TunnelSpec
 from hauberk_operator.claims import Conflict, Granted, settle_claims
 from hauberk_operator.facts import MemberFacts, NodeFacts, ReportFacts, TunnelFacts
 from hauberk_operator.membership import select_members
@@ -132,6 +132,7 @@ def compile_mesh(
         pod_networks=mesh.pod_networks,
         non_members=mesh.non_members,
         revoked_nodes=_revoked(mesh, nodes),
+        host_exempt_ports=mesh.host_exempt_ports,
         trust_bundle=trust_bundle or (previous.trust_bundle if previous is not None else ""),
         authority=authority or (previous.authority if previous is not None else ""),
         curve=mesh.certificates.curve,
@@ -170,14 +171,7 @@ def judge(tunnel: TunnelFacts) -> Verdict:
 
 def unsupported_fields(spec: TunnelSpec) -> tuple[str, ...]:
     """The fields that the schema knows and this version does not carry out, each with its value."""
-    wanted: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
-        ("traffic.type", spec.traffic.type, (TrafficType.POD_NETWORK,)),
-        ("traffic.protocol", spec.traffic.protocol, (None,)),
-        ("mode", spec.mode, (TunnelMode.TUNNEL, TunnelMode.IPTFS)),
-    )
-    fields = [f"{name}: {value}" for name, value, carried_out in wanted if value not in carried_out]
-    if spec.traffic.ports is not None:
-        fields.append("traffic.ports")
+    fields: list[str] = []
     if spec.remote is not None:
         fields.append("remote")
     if spec.establish is Establish.ON_DEMAND and spec.enforcement is Enforcement.PERMISSIVE:
@@ -186,6 +180,9 @@ def unsupported_fields(spec: TunnelSpec) -> tuple[str, ...]:
     if spec.interception is Interception.INTERFACE:
         if spec.traffic.type is not TrafficType.POD_NETWORK:
             fields.append(f"interception: Interface with traffic.type: {spec.traffic.type}")
+        elif spec.traffic.protocol is not None:
+            # Routes go by addresses alone.
+            fields.append("interception: Interface with traffic.protocol")
         if spec.enforcement is Enforcement.PERMISSIVE:
             # What passes in clear is counted by whether policies are to encrypt it, and here routes are.
             fields.append("interception: Interface with enforcement: Permissive")

@@ -30,14 +30,15 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from itertools import combinations, permutations
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from cryptography.hazmat.primitives import serialization
 
 from hauberk_api.certificate import node_dns_names
 from hauberk_api.kinds import API_VERSION, MESH_KIND, NODE_KIND
+from hauberk_api.mesh import NonMembers
 from hauberk_api.names import NodeName, NodeUid
-from hauberk_api.node import Membership, NodeSpec
+from hauberk_api.node import Membership, NodeSpec, Role
 from hauberk_api.plan import Phase, Plan, PlannedTunnel
 from hauberk_api.tunnel import Encapsulation, Esp
 from hauberk_xfrm import AddState, Aead, Lifetime, ReqId, Spi, State, Xfrm
@@ -157,6 +158,9 @@ class Mesh:
         self.members: list[int] = [*NUMBERS]
         self.revoked: tuple[str, ...] = ()
         """Names or UIDs of nodes."""
+        self.roles: dict[tuple[int, str], Role | None] = {}
+        """By number and tunnel UID: what a node is there if not a Member; None: not in it."""
+        self.non_members = NonMembers.ALLOW
         self.tunnels = [PlannedTunnel(name="mesh", uid=TUNNEL, generation=1, phase=Phase.BLOCK)]
         self.authority = Authority()
         now = datetime.now(UTC)
@@ -183,6 +187,7 @@ class Mesh:
         plan = Plan(
             generation=1,
             pod_networks=("10.244.0.0/16", "fd00:244::/32"),
+            non_members=self.non_members,
             trust_bundle=bundle,
             revoked_nodes=self.revoked,
             tunnels=tuple(self.tunnels),
@@ -195,7 +200,7 @@ class Mesh:
                 nodeUID=f"uid-{number}",
                 addresses=(f"10.250.0.{number}", f"fd00:250::{number}"),
                 podCIDRs=(f"10.244.{number}.0/24", f"fd00:244:{number}::/64"),
-                memberships=tuple(Membership(tunnel=tunnel.uid) for tunnel in self.tunnels),
+                memberships=self._memberships(number),
             )
             objects.append({"kind": NODE_KIND, "metadata": {"name": f"n{number}"}, "spec": spec.to_object()})
         text = "\n---\n".join(json.dumps({"apiVersion": API_VERSION, **item}) for item in objects)
@@ -203,6 +208,10 @@ class Mesh:
             new = self.directory(number) / "objects.new"
             new.write_text(text)
             new.rename(self.directory(number) / "objects.yaml")
+
+    def _memberships(self, number: int) -> tuple[Membership, ...]:
+        roles = {tunnel.uid: self.roles.get((number, tunnel.uid), Role.MEMBER) for tunnel in self.tunnels}
+        return tuple(Membership(tunnel=uid, role=role) for uid, role in roles.items() if role is not None)
 
     def start(self, number: int, *options: str) -> None:
         command = self._command(
@@ -314,15 +323,27 @@ def lay_wires() -> None:
 
 
 class World:
+    """Namespaces, sockets and agents."""
+
     def __init__(self) -> None:
         lay_wires()
         self.pods, self.wire, self.mesh = Pods(), Wire(), Mesh()
 
 
+AnyWorld = TypeVar("AnyWorld", bound=World)
+
+
 def tell_all(stories: Sequence[Callable[[World], None]], outcomes_file: Path) -> None:
     """Tells stories in order, to the first that fails, and writes what became of each."""
+    tell_in(World, stories, outcomes_file)
+
+
+def tell_in(
+    make_world: Callable[[], AnyWorld], stories: Sequence[Callable[[AnyWorld], None]], outcomes_file: Path
+) -> None:
+    """`tell_all`, of a world that has more in it."""
     outcomes: dict[str, str | None] = {}
-    world = World()
+    world = make_world()
     for story in stories:
         started = time.monotonic()
         try:

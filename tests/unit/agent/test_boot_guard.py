@@ -12,10 +12,12 @@ from hauberk_agent.boot_guard import BOOT_ID, FILE, MARK, BootGuard, guard_polic
 from hauberk_agent.ownership import PRIORITIES, owns_policy
 from hauberk_agent.policy import desired_policies
 from hauberk_agent.reqid import ChildKey
+from hauberk_api.mesh import NonMembers
 from hauberk_api.plan import Phase
 from hauberk_api.report import BootGuardState
 from hauberk_xfrm import Action, Direction, Policy, ReqId, Selector
-from tests.unit.agent.mesh import node, plan, roster, tunnel
+from tests.unit.agent.mesh import HOST, node, plan, roster, tunnel
+from tests.unit.agent.packets import outcome, tcp
 
 BOOT = BOOT_ID.read_text().strip()
 
@@ -91,18 +93,37 @@ def test_lines_are_arguments_of_ip_and_nothing_else() -> None:
             replace(every, protocol=17, source_port=500, destination_port=500),
             replace(every, protocol=50),
             replace(every, protocol=6, destination_port=1024, destination_port_mask=0xFC00),
-            replace(every, protocol=1, source_port=8),
+            replace(every, protocol=58, source_port=135),
+            replace(every, protocol=50, source_port=8),
         )
     ]
     head, *lines = render(given).decode().splitlines()
-    assert head.startswith("# policies: 6;"), "those without words count too"
+    assert head.startswith("# policies: 7;"), "those without words count too"
     begin, end = "src 10.0.0.0/8 dst 192.0.2.0/24", f"dir out priority {priority} action block"
     assert lines == [
         f"{begin} {end}",
         f"{begin} proto 6 dport 22 {end}",
         f"{begin} proto 17 sport 500 dport 500 {end}",
         f"{begin} proto 50 {end}",
+        f"{begin} proto 58 type 135 {end}",
     ]
+
+
+def test_a_host_tunnel_locks_nobody_out_at_boot() -> None:
+    the_plan = plan(tunnel(traffic=HOST), non_members=NonMembers.DENY)
+    found = roster("n1", the_plan, n1=node(1), n2=node(2), n3=node(3, tunnels=()))
+    guard = guard_policies(desired_policies(found, reqid))
+    for direction, packet, expected in (
+        (Direction.OUT, tcp("10.250.0.1", "10.250.0.2", 51000, 6443), "clear"),
+        (Direction.IN, tcp("10.250.0.2", "10.250.0.1", 6443, 51000), "clear"),
+        (Direction.IN, tcp("10.250.0.2", "10.250.0.1", 51000, 22), "clear"),
+        (Direction.OUT, tcp("10.250.0.1", "10.250.0.2", 51000, 9100), "block"),
+    ):
+        assert outcome(guard, direction, packet) == expected
+    # Each has a line, and a slot of its own.
+    head, *lines = render(guard).decode().splitlines()
+    assert head.startswith(f"# policies: {len(lines)};")
+    assert len({policy.slot for policy in guard}) == len(guard)
 
 
 def test_the_file_follows_the_policies_and_goes_with_the_last_block(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
 from hauberk_agent.cleanup import remove_everything
 from hauberk_agent.policy import desired_policies
 from hauberk_agent.reconciler import reconcile_policies
-from hauberk_xfrm import Aead, Policy, ReqId, Spi, State
+from hauberk_xfrm import Aead, DeletePolicy, Policy, ReqId, Request, Spi, State, UpdatePolicy, XfrmError
 from tests.unit.agent.fake_kernel import FakeKernel
 from tests.unit.agent.fake_routing import FakeRouting
 from tests.unit.agent.mesh import node, plan, roster, tunnel
@@ -42,6 +43,30 @@ def test_policies_are_added_mended_and_removed() -> None:
     assert set(kernel.policies.values()) == set(policies)
     assert reconcile_policies(kernel, ()).present == 0
     assert kernel.policies == {}
+
+
+class RecordingKernel(FakeKernel):
+    """Remembers the requests, in order."""
+
+    requests: list[Request]
+
+    def apply(self, requests: Sequence[Request]) -> list[XfrmError | None]:
+        self.requests = [*getattr(self, "requests", []), *requests]
+        return super().apply(requests)
+
+
+def test_after_a_deletion_no_cached_route_is_good_any_more() -> None:
+    kernel, policies = RecordingKernel(), wanted()
+    reconcile_policies(kernel, policies)
+    kernel.requests.clear()
+    reconcile_policies(kernel, policies[1:])
+    assert isinstance(kernel.requests[0], DeletePolicy)
+    renewed = [request.policy for request in kernel.requests[1:] if isinstance(request, UpdatePolicy)]
+    assert {policy.selector.source.version for policy in renewed} == {4, 6}
+    assert set(renewed) <= set(policies[1:])
+    kernel.requests.clear()
+    reconcile_policies(kernel, policies[1:])
+    assert kernel.requests == [], "nothing was deleted"
 
 
 def test_a_foreign_policy_in_our_slot_is_reported_and_kept() -> None:

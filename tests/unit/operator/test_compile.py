@@ -12,7 +12,7 @@ from hauberk_api.mesh import MeshSpec
 from hauberk_api.names import FINALIZER, REVOKED_LABEL
 from hauberk_api.node import Role
 from hauberk_api.plan import Phase, Plan
-from hauberk_api.tunnel import Encapsulation, Enforcement, Establish, Traffic, TrafficType, TunnelMode
+from hauberk_api.tunnel import Encapsulation, Enforcement, Establish, Traffic, TunnelMode
 from hauberk_operator.compile import Compiled, compile_mesh
 from hauberk_operator.facts import MemberFacts, NodeFacts, ReportFacts, TunnelFacts
 from tests.unit.operator.builders import carries, member, node, report, tunnel
@@ -60,7 +60,7 @@ def test_every_node_is_known_members_or_not() -> None:
 
 def test_the_settings_are_in_the_plan() -> None:
     settings = {"podNetworks": ["10.244.0.0/16"], "nonMembers": "Deny", "revokedNodes": ["uid-n2"]}
-    settings |= {"certificates": {"curve": "P-384"}}
+    settings |= {"certificates": {"curve": "P-384"}, "hostExemptPorts": [22, 9345]}
     plan = compiled([tunnel()], NODES, settings=settings, bundle="ROOT").plan
     assert plan.to_object() | {"tunnels": []} == {
         "generation": 1,
@@ -68,6 +68,7 @@ def test_the_settings_are_in_the_plan() -> None:
         "podNetworks": ["10.244.0.0/16"],
         "nonMembers": "Deny",
         "revokedNodes": ["uid-n2"],
+        "hostExemptPorts": [22, 9345],
         "trustBundle": "ROOT",
         "authority": "",
         "curve": "P-384",
@@ -85,10 +86,22 @@ def test_a_tunnels_encapsulation_is_in_the_plan() -> None:
     assert planned.encapsulation is Encapsulation.ALWAYS
 
 
-def test_a_tunnels_traffic_is_in_the_plan() -> None:
-    (planned,) = compiled([tunnel()], NODES).plan.tunnels
-    assert planned.traffic == Traffic(type=TrafficType.POD_NETWORK)
-    assert "traffic" in planned.to_object()
+@pytest.mark.parametrize(
+    "traffic",
+    [
+        {"type": "PodNetwork"},
+        {"type": "PodNetwork", "protocol": "TCP", "ports": {"first": 80, "last": 90}},
+        {"type": "Overlay", "overlay": {"protocol": "VXLAN", "port": 8472}},
+        {"type": "Host", "protocol": "UDP"},
+        {"type": "Subnets", "subnets": ["192.0.2.0/24"]},
+    ],
+)
+def test_a_tunnels_traffic_is_in_the_plan(traffic: dict[str, Any]) -> None:
+    result = compiled([tunnel(spec={"traffic": traffic})], NODES)
+    (planned,) = result.plan.tunnels
+    assert result.verdicts["pods"].accepted
+    assert planned.traffic == Traffic.from_object(traffic)
+    assert planned.to_object()["traffic"] == {"subnets": [], **traffic}
 
 
 @pytest.mark.parametrize(("listed", "labelled"), [("n2", False), ("uid-n2", False), ("", True)])
@@ -187,13 +200,17 @@ def test_an_immediate_permissive_tunnel_is_in_its_last_phase_at_once() -> None:
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        ({"traffic": {"type": "Host"}}, "traffic.type: Host"),
-        ({"traffic": {"protocol": "tcp"}}, "traffic.protocol: tcp"),
-        ({"traffic": {"ports": {"first": 1, "last": 2}}}, "traffic.ports"),
-        ({"traffic": {"type": "Host"}, "mode": "Transport"}, "traffic.type: Host, mode: Transport"),
         (
             {"interception": "Interface", "enforcement": "Permissive"},
             "interception: Interface with enforcement: Permissive",
+        ),
+        (
+            {"interception": "Interface", "traffic": {"type": "Host"}},
+            "interception: Interface with traffic.type: Host",
+        ),
+        (
+            {"interception": "Interface", "traffic": {"protocol": "TCP"}},
+            "interception: Interface with traffic.protocol",
         ),
         (
             {"establish": "OnDemand", "enforcement": "Permissive"},

@@ -10,7 +10,7 @@ set -uf
 state=${1:?usage: hauberk-guard.sh DIRECTORY}
 file=$state/guard.xfrm mark=$state/guard.loaded
 network='[0-9a-f.:]+/[0-9]+'
-line="src $network dst $network( proto [0-9]+)?( sport [0-9]+)?( dport [0-9]+)?"
+line="src $network dst $network( proto [0-9]+)?( sport [0-9]+)?( dport [0-9]+)?( type [0-9]+)?"
 line="$line dir (in|out|fwd) priority [0-9]+ action (allow|block)"
 ours='priority 120(79|80)[0-9]{5} ' # hauberk_agent/ownership.py has the band
 
