@@ -179,8 +179,8 @@ class Caretaker:
             return
         for label, child in list(current.children.items()):
             if not child.outbound and child.outbound_at is not None:
-                due = child.outbound_at <= now or not pair.sends(label)
-                if due or self.in_use(pair, child):
+                due = child.outbound_at <= now and self._is_held(current, child, now)
+                if due or not pair.sends(label) or self.in_use(pair, child):
                     self.install_outbound(pair, current, label, now)
             if child.outbound:
                 child.outbound_at = None
@@ -189,6 +189,19 @@ class Caretaker:
             if link is not current and link.lost_at is not None and not link.deleting:
                 self._resolve_loser(pair, link, current, now)
         self._drop_useless(pair, now)
+
+    def _is_held(self, link: Link, child: Child, now: float) -> bool:
+        """Whether the peer holds a child too, as far as IKE can tell.
+
+        An initiator that died before it had our answer has nothing to decrypt with: what it sent with before stays,
+        until it is back. One that has been heard since has our answer, or asks for it again.
+        """
+        if child.ours or link.initial_contact or self.endpoint is None:
+            return True
+        try:
+            return self.endpoint.answers(link.ike_sa, since=child.since, now=now)
+        except UnknownIkeSa:
+            return False
 
     def _retire_orphans(self, pair: Pair, label: str, now: float) -> None:
         until = now + self._times.linger_orphan
@@ -205,6 +218,8 @@ class Caretaker:
         """
         overdue = link.lost_at is not None and now >= link.lost_at + self._times.grace
         if not overdue and not _covers(current, link, pair.standings):
+            return
+        if current.holds_back:
             return
         if (link.ours and link.concurrent) or (current.ours and not link.concurrent) or not link.children:
             if link.children or overdue:
@@ -282,7 +297,8 @@ class Caretaker:
         current = pair.current
         if current is not None:
             held_back = [child.outbound_at for child in current.children.values()]
-            times.extend(min(at, now + self._times.in_use_poll) for at in held_back if at is not None)
+            poll = now + self._times.in_use_poll
+            times.extend(min(at, poll) if at > now else poll for at in held_back if at is not None)
             if pair.attempt is None:
                 times.extend(standing.create_at for standing in pair.standings.values())
         times.extend(

@@ -179,7 +179,7 @@ class EndpointEvents:
             self._caretaker.retry(pair, now)
             return
         unreachable = event.reason is DownReason.UNREACHABLE
-        if unreachable and link is pair.current:
+        if unreachable and (link is pair.current or (pair.current is not None and pair.current.holds_back)):
             # It answers no more, but its SAs may well work: they stay until they are replaced.
             pair.orphans += children
             children.clear()

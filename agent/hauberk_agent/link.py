@@ -77,6 +77,11 @@ class Link:
     root: str | None = None
     """As in Child."""
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether a child of it is not sent by yet, because the peer may not hold it."""
+        return any(child.outbound_at is not None and not child.outbound for child in self.children.values())
+
     def every_child(self) -> list[Child]:
         """All of them, those to stay first."""
         return [*self.children.values(), *self.replaced]

@@ -17,9 +17,10 @@ made on the IKE SA that there is, and one that nobody wants any more is deleted 
 
 **Replacing.** Rekeying, new credentials, changed wishes and restarts are all one thing: a new IKE SA with its children,
 made before the old one is broken. Its responder installs the inbound SA before it answers and the outbound one only
-when the old SAs are deleted, a packet has come in on the new one, or a short time is over; its initiator installs both
-and deletes the old IKE SA. Which of two links stays is decided in hauberk_agent.link.judge; the losing one's
-initiator deletes it, and the other end does so after a grace time, if that end has forgotten it.
+when the old SAs are deleted, a packet has come in on the new one, or its initiator is heard after that, for which it
+is asked after a short time; its initiator installs both and deletes the old IKE SA. Which of two links stays is
+decided in hauberk_agent.link.judge; the losing one's initiator deletes it, and the other end does so after a grace
+time, if that end has forgotten it.
 
 **Dying.** A peer that stops answering ends the IKE SA, not the SAs in the kernel: they carry traffic until they are
 replaced, deleted by their peer, or expire. Nothing here deletes anything because the agent ends.

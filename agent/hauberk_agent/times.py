@@ -20,7 +20,7 @@ class Times:
     retry_first: float = 1.0
     retry_longest: float = 30.0
     outbound_wait: float = 3.0
-    """How long a responder holds back a replacement's outbound SA."""
+    """How long a responder holds back a replacement's outbound SA before it asks whether its initiator is alive."""
     in_use_poll: float = 0.25
     grace: float = 20.0
     """How long the losing link's initiator is given to delete it."""

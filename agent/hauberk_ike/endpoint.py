@@ -42,6 +42,7 @@ from hauberk_ike.exchanges.create_child_sa import CreateChildSa
 from hauberk_ike.exchanges.esp_arrival import AskEspArrived
 from hauberk_ike.exchanges.exchange import Inbound
 from hauberk_ike.exchanges.ike_sa_init import IkeSaInit, InitOffer
+from hauberk_ike.exchanges.informational import Liveness
 from hauberk_ike.exchanges.reauthentication import FinishReauthentication
 from hauberk_ike.ike_sa import IkeSa
 from hauberk_ike.lifecycle import State
@@ -232,6 +233,19 @@ class IkeEndpoint:
         sa = self._find_open(ike_sa)
         sa.start_when_established(AskEspArrived(spi_out), now)
         self._registry.settle(sa)
+
+    def answers(self, ike_sa: IkeSaId, *, since: float, now: float) -> bool:
+        """Whether the peer has been heard on an IKE SA after `since`.
+
+        If it has not, it is asked (RFC 7296 section 2.4); IkeSaDown follows if it does not answer. Raises UnknownIkeSa.
+        """
+        sa = self._find_open(ike_sa)
+        if sa.last_heard > since:
+            return True
+        if sa.state is State.ESTABLISHED and sa.requests.due is None:
+            sa.start(Liveness(), now)
+            self._registry.settle(sa)
+        return False
 
     def delete_child(self, ike_sa: IkeSaId, spi_in: int, *, now: float) -> None:
         """Deletes the CHILD SA whose inbound SPI is `spi_in`; ChildSaDown follows. Raises UnknownIkeSa.

@@ -118,6 +118,30 @@ def test_a_killed_agent_s_successor_replaces_everything_without_loss(victim: int
     assert network.flow.sent > 1000
 
 
+@pytest.mark.parametrize("one_way", [False, True])
+@pytest.mark.parametrize("victim", [1, 2])
+def test_an_agent_killed_before_it_had_the_answer_to_ike_auth_is_not_sent_to_by_the_new_sa(
+    victim: int, one_way: bool
+) -> None:
+    """Its peer has answered and has all keys; whoever died has none of them."""
+    network = Network(2)
+    network.is_one_way = one_way
+    network.start()
+    settled(network)
+    network[victim].kill()
+    network[victim].start()
+    network[victim].want(network.members)
+    while not any(state.larval for state in network[victim].kernel.dump_states()):
+        network.run(0.001)
+    network[victim].kill()
+    network.run(600.0)
+    assert network.flow.lost == 0
+    network[victim].start()
+    network[victim].want(network.members)
+    settled(network, seconds=180.0)
+    assert network.flow.lost == 0
+
+
 def test_an_agent_killed_young_is_succeeded_without_loss() -> None:
     """Its IKE SAs are so young that its successor's could be taken for ones that cross them."""
     network = Network(2)
