@@ -15,7 +15,8 @@ MINUTES ?= 60
 # Tests at a time in `make test`; 0 runs them one after the other in pytest itself.
 PROCESSES ?= 2
 
-.PHONY: help setup demo drill test check format bench bench-ike bench-xfrm interop fuzz image lab requirements clean
+.PHONY: help setup demo drill test check format bench bench-ike bench-path bench-xfrm interop fuzz image lab \
+    requirements clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -69,6 +70,9 @@ bench-ike: $(STAMP) ## Measure: our IKEv2 against strongSwan's charon, CPU, hand
 
 bench-xfrm: $(STAMP) ## Measure: states and policies a second in a real kernel, ours against `ip -batch`
 	@$(BIN)/python -m benchmarks.xfrm $(ARGUMENTS)
+
+bench-path: $(STAMP) ## Measure: throughput with our policies, against `ip xfrm` by hand, WireGuard and plain (root)
+	@$(BIN)/python -m benchmarks.path $(ARGUMENTS)
 
 drill: lab ## MINUTES (60) of one-minute certificates and two rolls under traffic, then the table of attacks
 	@$(BIN)/python -m tests.drill --minutes $(MINUTES) $(ARGUMENTS)

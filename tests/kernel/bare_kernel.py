@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,10 +49,12 @@ def boot(
     seconds: float,
     memory: str = "512M",
     cpu: int = 0,
+    started: Callable[[int], None] = lambda pid: None,
 ) -> str:
     """Runs `python -m MODULE OUTCOMES ARGUMENT...` in a kernel on the host's `cpu`th CPU, to its end or for so long.
 
-    `results` is made; the module sees it as /run/results. Returns how it ended, with what it said, for people.
+    `results` is made; the module sees it as /run/results. started: told the kernel's process id. Returns how it ended,
+    with what it said, for people.
     """
     results.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="kernel-") as directory:
@@ -82,6 +85,7 @@ def boot(
         )
         console = ""
         try:
+            started(process.pid)
             console, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             console = f"still running after {seconds:.0f} s"
