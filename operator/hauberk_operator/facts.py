@@ -1,15 +1,18 @@
 """Cluster objects as the operator sees them: only the fields that it decides by, parsed once from their JSON.
 
-The view keeps these instead of whole objects (a Node is 15 KB of JSON, its facts are a few hundred bytes). The
-resource version takes no part in equality, so that a heartbeat in a Node's status is not a change.
+The view keeps these instead of whole objects (a Node is 15 KB of JSON, its facts are a few hundred bytes), and what
+thousands of objects have in common, it keeps once. The resource version takes no part in equality, so that a heartbeat
+in a Node's status is not a change.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import sys
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar, Final, NamedTuple, Self, TypeVar, cast
 
 from pydantic import ValidationError
@@ -26,6 +29,7 @@ from hauberk_api.tunnel import TunnelSpec
 Json = dict[str, Any]
 
 _M = TypeVar("_M", bound=Model)
+_V = TypeVar("_V")
 
 OS_LABEL: Final = "kubernetes.io/os"
 
@@ -92,7 +96,7 @@ class NodeFacts(Facts):
         return cls(
             **identity_of(obj),
             created=_section(obj, "metadata").get("creationTimestamp", ""),
-            labels=dict(labels),
+            labels={sys.intern(key): sys.intern(value) for key, value in labels.items()},
             linux=system == "linux",
             addresses=tuple(a["address"] for a in _items(status, "addresses") if a.get("type") == "InternalIP"),
             pod_cidrs=tuple(cidrs),
@@ -183,8 +187,12 @@ class MemberFacts(Facts):
     @classmethod
     def parse(cls, obj: Json) -> Self:
         spec, _ = _model(NodeSpec, _section(obj, "spec"))
+        if spec is not None:
+            common = {"node_uid": sys.intern(spec.node_uid), "memberships": _once(spec.memberships)}
+            spec = spec.model_copy(update=common)
         owners = _items(_section(obj, "metadata"), "ownerReferences")
-        return cls(**identity_of(obj), spec=spec, owner_uid=next((o["uid"] for o in owners if o["kind"] == "Node"), ""))
+        owner_uid = next((o["uid"] for o in owners if o["kind"] == "Node"), "")
+        return cls(**identity_of(obj), spec=spec, owner_uid=sys.intern(owner_uid))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +204,9 @@ class ReportFacts(Facts):
     @classmethod
     def parse(cls, obj: Json) -> Self:
         status, _ = _model(ReportStatus, _section(obj, "status"))
+        if status is not None:
+            common = {name: _once(getattr(status, name)) for name in _IN_COMMON}
+            status = status.model_copy(update={"node_uid": sys.intern(status.node_uid), **common})
         return cls(**identity_of(obj), status=status)
 
 
@@ -274,10 +285,20 @@ def identity_of(obj: Json) -> dict[str, Any]:
     """What Facts has of every object."""
     metadata = _section(obj, "metadata")
     return {
-        "name": metadata["name"],
-        "uid": metadata.get("uid", ""),
+        "name": sys.intern(metadata["name"]),
+        "uid": sys.intern(metadata.get("uid", "")),
         "resource_version": int(metadata.get("resourceVersion") or 0),
     }
+
+
+_IN_COMMON: Final = ("agent_version", "reason", "kernel", "bundle", "tunnels", "boot")
+"""Of reports, what most have alike."""
+
+
+@lru_cache(maxsize=4096)
+def _once(value: _V) -> _V:
+    """The value that is kept of all that are equal."""
+    return value
 
 
 def _section(obj: Mapping[str, Any], key: str) -> Json:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hauberk_operator.facts import NodeFacts
+from hauberk_operator.facts import NodeFacts, ReportFacts
 from hauberk_operator.view import Table
-from tests.unit.operator.builders import node
+from tests.unit.operator.builders import carries, node, node_json, report_json
 
 
 def table(*facts: NodeFacts) -> Table[NodeFacts]:
@@ -81,3 +82,24 @@ def test_in_whatever_order_events_come_the_newest_counts(history: list[tuple[str
     what, version = max(history, key=lambda event: event[1])
     found = nodes.get("n1")
     assert (found.resource_version if found else None) == (version if what == "put" else None)
+
+
+def test_what_thousands_of_objects_have_in_common_is_kept_once() -> None:
+    """The text of JSON is new each time: a mesh of 5,000 would hold all of it 5,000 times."""
+    one, other = (
+        NodeFacts.parse(json.loads(json.dumps(node_json(name, labels={"zone": "north by northwest"}))))
+        for name in ("n1", "n2")
+    )
+    assert one.labels["zone"] is other.labels["zone"]
+    lines = [carries()]
+    reports = [
+        ReportFacts.parse(json.loads(json.dumps(report_json(name, tunnels=lines, bundle=["aa"]))))
+        for name in ("n1", "n2")
+    ]
+    first, second = (report.status for report in reports)
+    assert first is not None
+    assert second is not None
+    assert (first.kernel is second.kernel, first.tunnels is second.tunnels, first.bundle is second.bundle) == (
+        True,
+    ) * 3
+    assert first.node_uid != second.node_uid
