@@ -15,7 +15,7 @@ MINUTES ?= 60
 # Tests at a time in `make test`; 0 runs them one after the other in pytest itself.
 PROCESSES ?= 2
 
-.PHONY: help setup demo drill test check format bench bench-ike bench-path bench-xfrm interop fuzz image lab \
+.PHONY: help setup demo drill test check format bench bench-ike bench-path bench-xfrm bench-scale interop fuzz image lab \
     requirements clean
 
 help: ## This list
@@ -76,6 +76,9 @@ bench-path: $(STAMP) ## Measure: throughput with our policies, against `ip xfrm`
 
 drill: lab ## MINUTES (60) of one-minute certificates and two rolls under traffic, then the table of attacks
 	@$(BIN)/python -m tests.drill --minutes $(MINUTES) $(ARGUMENTS)
+
+bench-scale: $(STAMP) ## Measure: writes, events, CPU and memory of a mesh of 5,000 simulated nodes on a real API server (root)
+	@$(BIN)/python -m benchmarks.scale $(ARGUMENTS)
 
 interop: $(STAMP) ## IKEv2 against strongSwan, libreswan and OpenIKED in real kernels; writes the table in the docs
 	@$(BIN)/python -m tests.interop

