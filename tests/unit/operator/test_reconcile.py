@@ -74,6 +74,7 @@ def test_a_tunnel_is_compiled_held_and_reported() -> None:
         "Degraded": "AsWanted",
         "Conflicted": "NoConflict",
         "Paused": "NotPaused",
+        "Oversized": "Fits",
     }
     for name in ("n1", "n2"):
         member = api.objects[MEMBER.kind, name]
