@@ -38,6 +38,7 @@ from hauberk_agent.packet_sizes import LOOK_SECONDS as SIZES_SECONDS
 from hauberk_agent.packet_sizes import PacketSizes
 from hauberk_agent.pair import PairSpec
 from hauberk_agent.pairing import child_keys, pair_specs
+from hauberk_agent.path_widths import PathWidths
 from hauberk_agent.policy import desired_policies
 from hauberk_agent.reconciler import Outcome, our_states, reconcile_policies
 from hauberk_agent.report import HOLD_BACK_SECONDS, Facts, Pacer, Readiness, carried_out, compose, count_up
@@ -57,6 +58,7 @@ from hauberk_api.tunnel import Establish
 from hauberk_ike import EndpointSettings, ProposalError
 from hauberk_xfrm import Acquire, ClearCounter, Mode, Policy, ReqId, Routing, SegmentClamp, Xfrm, XfrmError
 from hauberk_xfrm.path_mtu import PathMtu, largest_device_mtu
+from hauberk_xfrm.path_routes import ROUTE_MARK, PathRoutes
 
 _log = logging.getLogger("hauberk.agent")
 
@@ -178,7 +180,9 @@ class Agent:
         self.sessions.esp_paths.probe = self._probes.send
         self._sendable = SendableChildren(self.sessions.in_use, unproved=self.sessions.esp_paths.is_unproved)
         self.clear = ClearTraffic(ClearCounter())
-        self._path_mtu = PathMtu()
+        self._path_mtu, self._link_mtu = PathMtu(), PathMtu(mark=ROUTE_MARK)
+        self.widths = PathWidths(self.sessions.path_searches, PathRoutes(), link_mtu=self._link_mtu.read)
+        self.sessions.on_path_found = self._sizes_wake.set
         self.sizes = PacketSizes(SegmentClamp(), path_mtu=self._path_mtu.read, pod_mtu=largest_device_mtu)
         self._carried_out: dict[str, Phase] = {}
         """By tunnel UID: the phase last carried out."""
@@ -239,6 +243,7 @@ class Agent:
             self._probes.close()
             self._routing.close()
             self._path_mtu.close()
+            self._link_mtu.close()
             status.close()
             health.close()
             self._lock.release()
@@ -700,6 +705,8 @@ class Agent:
                 except XfrmError as error:
                     _log.error("what fits into the tunnels is not known: %s", error)
                 else:
+                    self.widths.look(self.sessions.pairs, loop.time())
+                    self._transport.pump()
                     before = self.sizes.fit
                     self.sizes.look(self.roster, states, loop.time())
                     if self.sizes.fit != before:

@@ -276,6 +276,7 @@ def _status(options: argparse.Namespace) -> None:
 def _cleanup(options: argparse.Namespace) -> None:
     from hauberk_agent.cleanup import remove_everything
     from hauberk_agent.lock import AgentLock
+    from hauberk_xfrm.path_routes import PathRoutes
 
     lock = AgentLock(options.state_dir)
     try:
@@ -286,6 +287,7 @@ def _cleanup(options: argparse.Namespace) -> None:
             )
         with Xfrm() as kernel, contextlib.closing(Routing()) as routing:
             removed = remove_everything(kernel, routing)
+        PathRoutes().remove()
         with contextlib.suppress(NotSupported):  # a kernel without nftables has no tables of ours
             ClearCounter().remove()
             SegmentClamp().remove()

@@ -19,6 +19,7 @@ from hauberk_agent.keeper import StateKeeper
 from hauberk_agent.link import Child, Link, Verdict, judge
 from hauberk_agent.pair import Pair
 from hauberk_agent.pair_table import PairTable
+from hauberk_agent.path_search import PathSearches
 from hauberk_agent.times import Times
 from hauberk_api.report import UnwellReason
 from hauberk_ike import (
@@ -33,6 +34,7 @@ from hauberk_ike import (
     IkeSaMoved,
     IkeSaRekeyed,
     IkeSaUp,
+    PathProbed,
     PeerRefused,
     ReauthenticationNeeded,
     RefusalsWithheld,
@@ -55,6 +57,7 @@ class EndpointEvents:
         caretaker: Caretaker,
         admission: Admission,
         esp_paths: EspPaths,
+        path_searches: PathSearches,
         times: Times,
         chance: Random,
     ) -> None:
@@ -63,6 +66,7 @@ class EndpointEvents:
         self._caretaker = caretaker
         self._admission = admission
         self._esp_paths = esp_paths
+        self._path_searches = path_searches
         self._times = times
         self._chance = chance
 
@@ -84,6 +88,10 @@ class EndpointEvents:
                 self._child_sa_failed(event, now)
             case EspArrived():
                 self._esp_paths.answered(event, now)
+            case PathProbed():
+                pair = self._pairs.of(event.peer)
+                if pair is not None:
+                    self._path_searches.answered(pair.spec.uid, event.packet_bytes, event.passes, now)
             case IkeSaDown():
                 self._ike_sa_down(event, now)
             case PeerRefused():

@@ -47,6 +47,7 @@ from hauberk_agent.keeper import Kernel, StateKeeper
 from hauberk_agent.link import Child
 from hauberk_agent.pair import ChildSpec, Pair, PairSpec
 from hauberk_agent.pair_table import PairTable
+from hauberk_agent.path_search import PathSearches
 from hauberk_agent.root_trust import RootTrust
 from hauberk_agent.times import Times
 from hauberk_api.names import NodeUid
@@ -99,6 +100,8 @@ class Sessions:
         self._now = 0.0
         self.on_change: Callable[[], None] = lambda: None
         """Called when a pair became well or unwell."""
+        self.on_path_found: Callable[[], None] = lambda: None
+        """Called when packets to a peer may be larger than before, or have to be smaller."""
         self._caretaker = Caretaker(
             pairs=self._pairs,
             keeper=self._keeper,
@@ -118,12 +121,14 @@ class Sessions:
         self._caretaker.on_service = self.esp_paths.follow
         self._demand = Demand(pairs=self._pairs, caretaker=self._caretaker, keeper=self._keeper, times=times)
         self.admission = Admission(pairs=self._pairs, keeper=self._keeper, caretaker=self._caretaker)
+        self.path_searches = PathSearches(ask=self._probe_path, chance=chance, found=lambda: self.on_path_found())
         self._events = EndpointEvents(
             pairs=self._pairs,
             keeper=self._keeper,
             caretaker=self._caretaker,
             admission=self.admission,
             esp_paths=self.esp_paths,
+            path_searches=self.path_searches,
             times=times,
             chance=chance,
         )
@@ -301,6 +306,7 @@ class Sessions:
         self._keeper.handle_timer(now)
         self._root_trust.handle_timer(now)
         self.esp_paths.handle_timer(now)
+        self.path_searches.handle_timer(now)
         if self._endpoint is not None:
             self._endpoint.handle_timer(now)
             self._drain()
@@ -319,10 +325,22 @@ class Sessions:
             self._caretaker.next_due(),
             self._root_trust.next_due(),
             self.esp_paths.next_due(),
+            self.path_searches.next_due(),
         ]
         if self._endpoint is not None:
             times.append(self._endpoint.get_timer())
         return min((time for time in times if time is not None), default=None)
+
+    def _probe_path(self, peer: NodeUid, packet_bytes: int) -> bool:
+        """Asks on the pair's IKE SA, if it has one."""
+        pair = self._pairs.get(peer)
+        link = pair.current if pair is not None else None
+        if self._endpoint is None or link is None or link.up_at is None or link.deleting:
+            return False
+        with suppress(UnknownIkeSa):  # it is ending
+            self._endpoint.probe_path(link.ike_sa, packet_bytes, now=self._now)
+            return True
+        return False
 
     # Pairs come and go.
 

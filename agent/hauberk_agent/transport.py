@@ -27,6 +27,14 @@ _DATAGRAMS_A_TURN: Final = 8
 """After so many the loop gets to its other tasks."""
 
 
+# IP_MTU_DISCOVER and IPV6_MTU_DISCOVER (linux/in.h, linux/in6.h), which Python does not name
+_MTU_DISCOVER: Final = {
+    socket.AF_INET: (socket.IPPROTO_IP, 10),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 23),
+}
+_PMTUDISC_PROBE: Final = 3
+
+
 class Speaker(Protocol):
     """Who speaks IKE: `hauberk_agent.sessions.Sessions`, or whatever else has an endpoint and acts on its events."""
 
@@ -175,7 +183,10 @@ class Transport:
         if sock is None:
             return
         try:
-            sock.sendto(datagram.data, _as_tuple(datagram.remote))
+            if datagram.dont_fragment:
+                _send_whole(sock, datagram)
+            else:
+                sock.sendto(datagram.data, _as_tuple(datagram.remote))
         except OSError as error:
             # As good as lost on the way: it will be retransmitted.
             _log.debug("sending to %s: %s", datagram.remote, error)
@@ -195,6 +206,17 @@ class Transport:
             self._sessions.handle_timer(self._loop.time())
         finally:
             self.pump()
+
+
+def _send_whole(sock: socket.socket, datagram: Datagram) -> None:
+    """In one packet with "don't fragment", whatever the kernel believes of the path beyond its first link."""
+    option = _MTU_DISCOVER[sock.family]
+    before = sock.getsockopt(*option)
+    sock.setsockopt(*option, _PMTUDISC_PROBE)
+    try:
+        sock.sendto(datagram.data, _as_tuple(datagram.remote))
+    finally:
+        sock.setsockopt(*option, before)
 
 
 @lru_cache(4096)

@@ -212,6 +212,7 @@ NOTIFIES: Final = {
     40961: "HAUBERK_TUNNEL",  # private use; other vendors give it other meanings
     40962: "HAUBERK_ESP_ARRIVED",
     40963: "HAUBERK_ESP_PATH",
+    40964: "HAUBERK_PADDING",
 }
 
 TRANSFORM_TYPES: Final = {

@@ -27,6 +27,7 @@ from hauberk_ike import (
     IkeSaMoved,
     IkeSaRekeyed,
     IkeSaUp,
+    PathProbed,
     PeerConfig,
     PeerRefused,
     ReauthenticationNeeded,
@@ -152,6 +153,9 @@ def sentence(event: Event) -> str:
         case EspArrived():
             count = "an unknown number of" if event.packets is None else f"{event.packets}"
             return f"{count} packets have arrived on {event.spi_out:08x} out"
+        case PathProbed():
+            what = {True: "arrives whole", False: "does not arrive whole", None: "can't be probed"}[event.passes]
+            return f"a packet of {event.packet_bytes} bytes {what}"
         case IkeSaDown():
             message = f": {event.message}" if event.message else ""
             return f"IKE SA {event.ike_sa} down: {event.reason.value}{message}"

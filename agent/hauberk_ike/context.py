@@ -66,11 +66,11 @@ class Context:
         self._stores: dict[Trust, TrustStore] = {}
         self.use(credentials)
 
-    def send(self, message: bytes, *, local: SocketAddress, remote: SocketAddress) -> None:
+    def send(self, message: bytes, *, local: SocketAddress, remote: SocketAddress, dont_fragment: bool = False) -> None:
         """Puts an IKE message into the outbox, with its marker on the encapsulation port."""
         if local.port == self.settings.encapsulation_port:
             message = NON_ESP_MARKER + message
-        self.outbox.append(Datagram(data=message, local=local, remote=remote))
+        self.outbox.append(Datagram(data=message, local=local, remote=remote, dont_fragment=dont_fragment))
 
     def use(self, credentials: Credentials | None) -> None:
         """Authenticate with these from now on; with None only peers that have all they need in their configuration."""

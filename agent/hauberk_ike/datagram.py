@@ -36,6 +36,8 @@ class Datagram:
     data: bytes
     local: SocketAddress
     remote: SocketAddress
+    dont_fragment: bool = False
+    """To go in one packet that nobody on the way may cut, or not at all."""
 
 
 # Peers come back, and an address takes microseconds to parse; strangers in any number fill no more than this.

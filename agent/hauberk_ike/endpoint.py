@@ -43,6 +43,7 @@ from hauberk_ike.exchanges.esp_arrival import AskEspArrived
 from hauberk_ike.exchanges.exchange import Inbound
 from hauberk_ike.exchanges.ike_sa_init import IkeSaInit, InitOffer
 from hauberk_ike.exchanges.informational import Liveness
+from hauberk_ike.exchanges.path_probe import ProbePath
 from hauberk_ike.exchanges.reauthentication import FinishReauthentication
 from hauberk_ike.ike_sa import IkeSa
 from hauberk_ike.lifecycle import State
@@ -246,6 +247,15 @@ class IkeEndpoint:
             sa.start(Liveness(), now)
             self._registry.settle(sa)
         return False
+
+    def probe_path(self, ike_sa: IkeSaId, packet_bytes: int, *, now: float) -> None:
+        """Finds out whether a packet of so many bytes comes to the peer whole: PathProbed follows, or IkeSaDown.
+
+        Raises UnknownIkeSa.
+        """
+        sa = self._find_open(ike_sa)
+        sa.start_when_established(ProbePath(packet_bytes), now)
+        self._registry.settle(sa)
 
     def delete_child(self, ike_sa: IkeSaId, spi_in: int, *, now: float) -> None:
         """Deletes the CHILD SA whose inbound SPI is `spi_in`; ChildSaDown follows. Raises UnknownIkeSa.

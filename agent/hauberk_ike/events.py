@@ -129,6 +129,19 @@ class EspArrived:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PathProbed:
+    """What `IkeEndpoint.probe_path` has found out: whether a packet of so many bytes has come to the peer whole.
+
+    None: this peer can't be probed. False may also be an accident: packets get lost.
+    """
+
+    ike_sa: IkeSaId
+    peer: PeerConfig
+    packet_bytes: int
+    passes: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IkeSaMoved:
     """An IKE SA's addresses or ports are others now: so are those of the states of all its CHILD SAs."""
 
@@ -218,6 +231,7 @@ Event = (
     | ChildSaDown
     | ChildSaFailed
     | EspArrived
+    | PathProbed
     | IkeSaDown
     | PeerRefused
     | RefusalsWithheld

@@ -65,8 +65,12 @@ def seal(
     response: bool,
     local: SocketAddress,
     remote: SocketAddress,
+    packet_bytes: int | None = None,
 ) -> tuple[bytes, ...]:
-    """A message under the IKE SA's keys, for a way from `local` to `remote`: one datagram's, or fragments."""
+    """A message under the IKE SA's keys, for a way from `local` to `remote`: one datagram's, or fragments.
+
+    packet_bytes: how large packets may be, if not as large as ever.
+    """
     flags = (FLAG_RESPONSE if response else 0) | (FLAG_INITIATOR if sa.initiator else 0)
     return tuple(
         sa.protection.seal_fragments(
@@ -76,7 +80,7 @@ def seal(
             flags=flags,
             message_id=message_id,
             payloads=payloads,
-            mtu=sa.path.message_bytes(local, remote),
+            mtu=sa.path.message_bytes(local, remote, packet_bytes),
         )
     )
 

@@ -535,9 +535,18 @@ class IkeSa:
             self.expires_at = now + self.context.settings.answer_memory_seconds
         self.requests.pump(self, now)
 
-    def send(self, data: bytes, *, local: SocketAddress | None = None, remote: SocketAddress | None = None) -> None:
+    def send(
+        self,
+        data: bytes,
+        *,
+        local: SocketAddress | None = None,
+        remote: SocketAddress | None = None,
+        dont_fragment: bool = False,
+    ) -> None:
         """Sends a message, on the IKE SA's addresses or on those that a request came with."""
-        self.context.send(data, local=local or self.path.local, remote=remote or self.path.remote)
+        self.context.send(
+            data, local=local or self.path.local, remote=remote or self.path.remote, dont_fragment=dont_fragment
+        )
 
     def refuse(self, remote: SocketAddress, error: ProtocolError, now: float) -> None:
         """Reports that a peer, or a child that it asked for, was refused."""

@@ -217,6 +217,7 @@ class NotifyType(IntEnum):
     HAUBERK_TUNNEL = 40961  # private use, with the Vendor ID of `hauberk_ike.vendor`
     HAUBERK_ESP_ARRIVED = 40962  # likewise: `hauberk_ike.exchanges.esp_arrival`
     HAUBERK_ESP_PATH = 40963  # likewise: `hauberk_ike.esp_path`
+    HAUBERK_PADDING = 40964  # to anybody: `hauberk_ike.exchanges.path_probe`
 
 
 FIRST_STATUS_NOTIFY = 16384

@@ -95,13 +95,13 @@ class Path:
             return None
         return UdpEncapsulation(local_port=self.local.port, remote_port=self.remote.port)
 
-    def message_bytes(self, local: SocketAddress, remote: SocketAddress) -> int:
-        """How long a message from `local` to `remote` may be for one datagram."""
-        if not self.fragments:
+    def message_bytes(self, local: SocketAddress, remote: SocketAddress, packet_bytes: int | None = None) -> int:
+        """How long a message from `local` to `remote` may be for one datagram, or for a packet of so many bytes."""
+        if not self.fragments and packet_bytes is None:
             return _MAX_MESSAGE_BYTES
         headers = _IPV4_UDP_BYTES if remote.host.version == 4 else _IPV6_UDP_BYTES
         marker = len(NON_ESP_MARKER) if local.port == self._port else 0
-        return self._packet_bytes - headers - marker
+        return (self._packet_bytes if packet_bytes is None else packet_bytes) - headers - marker
 
     @property
     def ends(self) -> "Ends":

@@ -53,6 +53,10 @@ class Protection:
             (from_initiator, from_responder) if initiator else (from_responder, from_initiator)
         )
 
+    def room(self, message_bytes: int) -> int:
+        """How many bytes of payloads a message of so many bytes holds whole; negative if none."""
+        return self._outbound.room(message_bytes - _START)
+
     def seal(
         self,
         *,

@@ -14,6 +14,7 @@ from hauberk_ike.errors import ProtocolError
 from hauberk_ike.events import DownReason
 from hauberk_ike.exchanges.exchange import Exchange, Inbound
 from hauberk_ike.exchanges.ike_intermediate import IkeIntermediate
+from hauberk_ike.exchanges.path_probe import ProbePath
 from hauberk_ike.fragmentation import Opener, seal
 from hauberk_ike.lifecycle import State
 from hauberk_ike.message_id import LAST_ID, count_id
@@ -197,6 +198,8 @@ class RequestWindow:
         outstanding = self._outstanding
         if outstanding is None or not outstanding.again(now):
             return outstanding is None
+        if isinstance(outstanding.exchange, ProbePath):
+            outstanding.exchange.sent_in_pieces()
         for message in outstanding.messages:
             sa.send(message)
         return True
@@ -231,18 +234,32 @@ class RequestWindow:
             )
             messages = (sa.init_request,)
         else:
-            messages = seal(
-                sa,
-                payloads,
-                exchange_type=exchange.kind,
-                message_id=message_id,
-                response=False,
-                local=sa.path.local,
-                remote=sa.path.remote,
-            )
+            messages = self._seal(sa, exchange, payloads, message_id)
+        later: tuple[bytes, ...] | None = None
+        if isinstance(exchange, ProbePath):
+            later, messages = messages, self._seal(sa, exchange, payloads, message_id, exchange.packet_bytes)
         if isinstance(exchange, IkeIntermediate):
             exchange.sent(messages[0], payloads)
-        self._outstanding = Retransmission(exchange, message_id, messages, sa.context.settings, now=now)
+        self._outstanding = Retransmission(exchange, message_id, messages, sa.context.settings, now=now, later=later)
         for message in messages:
-            sa.send(message)
+            sa.send(message, dont_fragment=later is not None)
         count_id(sa, message_id, ours=True, now=now)
+
+    @staticmethod
+    def _seal(
+        sa: "IkeSa",
+        exchange: Exchange,
+        payloads: Sequence[KnownPayload],
+        message_id: int,
+        packet_bytes: int | None = None,
+    ) -> tuple[bytes, ...]:
+        return seal(
+            sa,
+            payloads,
+            exchange_type=exchange.kind,
+            message_id=message_id,
+            response=False,
+            local=sa.path.local,
+            remote=sa.path.remote,
+            packet_bytes=packet_bytes,
+        )

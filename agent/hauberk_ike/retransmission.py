@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 class Retransmission:
     """The one request that a window of size 1 allows. `due` is when to send it again, or to give up.
 
-    `messages` is what it is on the wire: one, or all its fragments (RFC 7383 section 2.6.1).
+    `messages` is what it is on the wire: one, or all its fragments (RFC 7383 section 2.6.1). `later` is what takes its
+    place when it is sent again, if anything does: the same in other fragments (section 2.5.2).
     """
 
-    __slots__ = ("_base", "_interval", "_tries_left", "due", "exchange", "message_id", "messages")
+    __slots__ = ("_base", "_interval", "_tries_left", "due", "exchange", "later", "message_id", "messages")
 
     def __init__(
         self,
@@ -24,8 +25,10 @@ class Retransmission:
         settings: EndpointSettings,
         *,
         now: float,
+        later: tuple[bytes, ...] | None = None,
     ) -> None:
         self.exchange = exchange
+        self.later = later
         self.message_id = message_id
         self.messages = messages
         self._base = settings.retransmit_base
@@ -38,6 +41,8 @@ class Retransmission:
         if self._tries_left <= 0:
             return False
         self._tries_left -= 1
+        if self.later is not None:
+            self.messages, self.later = self.later, None
         self._interval *= self._base
         self.due = now + self._interval
         return True

@@ -64,6 +64,24 @@ def agents_make_the_streams_of_deaf_pods_fit_and_say_what_is_too_large() -> None
             agents.eventually(lambda: clamped("n1"), "the clamp again")
 
 
+def a_narrower_path_that_nobody_tells_of_is_found_and_used() -> None:
+    with path_world() as world:
+        world.narrow(1400)
+        for node in ("n1", "n2"):
+            world.block_icmp(node)  # by which the router would tell
+        with path_agents(world, "narrow") as agents:
+            agents.await_pair(Mode.TUNNEL)
+            for number, other in ((1, "n2"), (2, "n1")):
+                said = {"podMTU": 1500, "carried": 1346, "narrowest": other, "pathMTU": 1400}
+                agents.eventually(lambda n=number, s=said: agents.report(n).get("packets") == s, "the path's width")
+            lost = [row for row, fate in sweep(world).items() if fate is Fate.LOST]
+            check(lost == [], f"lost: {lost}")
+            for family in (4, 6):
+                check(world.fate(1346, family=family, df=True) is Fate.ARRIVES, "what fits")
+            streams_arrive(world)
+            nothing_crossed_in_clear(world)
+
+
 def clamped(node: str) -> bool:
     with inside(node):
         return SegmentClamp().exists()
@@ -84,6 +102,7 @@ STORIES: tuple[Callable[[], None], ...] = (
     in_iptfs_mode_everything_arrives_and_no_pod_needs_a_smaller_mtu,
     with_a_peer_that_does_not_do_iptfs_it_is_tunnel_mode,
     agents_make_the_streams_of_deaf_pods_fit_and_say_what_is_too_large,
+    a_narrower_path_that_nobody_tells_of_is_found_and_used,
 )
 
 if __name__ == "__main__":

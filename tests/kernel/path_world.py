@@ -131,12 +131,12 @@ class PathWorld:
         ip("r", f"link set n2 mtu {mtu}")
 
     def block_icmp(self, namespace: str) -> None:
-        """What comes in as ICMP is dropped silently: by routing rules ahead of the local table's."""
+        """What comes in as ICMP by eth0 is dropped silently: by routing rules ahead of the local table's."""
         for family, protocol in (("-4", "icmp"), ("-6", "ipv6-icmp")):
             for arguments in (
                 ("rule", "add", "pref", "10", "lookup", "local"),
                 ("rule", "del", "pref", "0"),
-                ("rule", "add", "pref", "5", "ipproto", protocol, "blackhole"),
+                ("rule", "add", "pref", "5", "iif", "eth0", "ipproto", protocol, "blackhole"),
             ):
                 subprocess.run(("ip", "-n", namespace, family, *arguments), check=True)
 
