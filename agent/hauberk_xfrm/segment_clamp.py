@@ -7,12 +7,14 @@ that either end of a connection announces:
 
     set peers4 { type ipv4_addr; flags interval; }            and peers6: what is reached by tunnels
     chain leaving { type filter hook postrouting priority mangle;
-                    ip daddr @peers4 tcp flags & (syn | rst) == syn rt ipsec exists tcp option maxseg size set rt mtu }
+                    ip daddr @peers4 tcp flags & (syn | rst) == syn rt ipsec exists tcp option maxseg size set rt mtu
+                    ip daddr @peers4 tcp flags & (syn | rst) == syn rt ipsec missing tcp option maxseg size set N }
     chain passing { type filter hook forward priority mangle;
                     ip saddr @peers4 tcp flags & (syn | rst) == syn meta secpath exists tcp option maxseg size set N }
 
-What leaves is measured by its own route. Where a packet has come from no route says how much fits in the opposite
-direction, so N is the least of all tunnels.
+What leaves is measured by its own route where that says that it is encrypted: one to an xfrm device does not.
+Nor does a route say, where a packet has come from, how much fits in the opposite direction. For these N is the least
+of all tunnels.
 """
 
 from collections.abc import Iterable
@@ -72,7 +74,8 @@ class SegmentClamp:
             self._table.chain("passing", Hook.FORWARD, priority=_MANGLE),
         ]
         for family in FAMILIES:
-            made += [self._leaving(family), self._passing(family, inner_mtu)]
+            size = _segment_bytes(family, inner_mtu)
+            made += [self._leaving(family), self._leaving_otherwise(family, size), self._passing(family, size)]
         self._table.make(made)
 
     def remove(self) -> None:
@@ -94,10 +97,17 @@ class SegmentClamp:
             lower_tcp_option(*_MAXSEG),
         )
 
-    def _passing(self, family: Family, inner_mtu: int) -> Message:
-        # An IPv6 packet of 1280 bytes is carried in any case (RFC 8200 section 5).
-        carried = max(inner_mtu, IPV6_MIN_MTU) if family.version == 6 else inner_mtu
-        size = carried - IP_HEADER_BYTES[family.version] - _TCP_HEADER
+    def _leaving_otherwise(self, family: Family, size: int) -> Message:
+        return self._table.rule(
+            "leaving",
+            *_opens_connection(family, family.destination_offset),
+            load_route(Route.XFRM),
+            equals(b"\0"),
+            load(size.to_bytes(2)),
+            lower_tcp_option(*_MAXSEG),
+        )
+
+    def _passing(self, family: Family, size: int) -> Message:
         return self._table.rule(
             "passing",
             *_opens_connection(family, family.source_offset),
@@ -106,6 +116,12 @@ class SegmentClamp:
             load(size.to_bytes(2)),
             lower_tcp_option(*_MAXSEG),
         )
+
+
+def _segment_bytes(family: Family, inner_mtu: int) -> int:
+    # An IPv6 packet of 1280 bytes is carried in any case (RFC 8200 section 5).
+    carried = max(inner_mtu, IPV6_MIN_MTU) if family.version == 6 else inner_mtu
+    return carried - IP_HEADER_BYTES[family.version] - _TCP_HEADER
 
 
 def _peers(family: Family) -> str:

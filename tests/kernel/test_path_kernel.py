@@ -11,7 +11,7 @@ from tests.kernel import bare_kernel, path_agent_stories, path_stories, size_sto
 
 pytestmark = pytest.mark.lab
 
-SECONDS = 200
+SECONDS = 400
 MODULES = (size_stories, path_stories, path_agent_stories)
 
 
