@@ -162,21 +162,26 @@ class Mesh:
         """By number and tunnel UID: what a node is there if not a Member; None: not in it."""
         self.non_members = NonMembers.ALLOW
         self.tunnels = [PlannedTunnel(name="mesh", uid=TUNNEL, generation=1, phase=Phase.BLOCK)]
+        self.altered: dict[int, dict[str, Any]] = {}
+        """By number: fields of a node's spec that are not as usual."""
         self.authority = Authority()
-        now = datetime.now(UTC)
         for number in NUMBERS:
-            directory = self.directory(number)
-            directory.mkdir(parents=True)
-            names = node_dns_names(NodeUid(f"uid-{number}"), NodeName(f"n{number}"))
-            key, certificate = self.authority.issue(
-                *names, not_before=now - timedelta(hours=1), not_after=now + timedelta(hours=1)
-            )
-            pem = key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-            (directory / "tls.key").write_bytes(pem)
-            (directory / "tls.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+            self.directory(number).mkdir(parents=True)
+            self.certify(number, f"uid-{number}")
         self.publish()
+
+    def certify(self, number: int, uid: str) -> None:
+        """Gives a node a key and a certificate for a UID; to be read with what is published next."""
+        now = datetime.now(UTC)
+        names = node_dns_names(NodeUid(uid), NodeName(f"n{number}"))
+        key, certificate = self.authority.issue(
+            *names, not_before=now - timedelta(hours=1), not_after=now + timedelta(hours=1)
+        )
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        (self.directory(number) / "tls.key").write_bytes(pem)
+        (self.directory(number) / "tls.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def directory(self, number: int) -> Path:
         return Path(f"/run/source/n{number}")
@@ -201,7 +206,7 @@ class Mesh:
                 addresses=(f"10.250.0.{number}", f"fd00:250::{number}"),
                 podCIDRs=(f"10.244.{number}.0/24", f"fd00:244:{number}::/64"),
                 memberships=self._memberships(number),
-            )
+            ).model_copy(update=self.altered.get(number, {}))
             objects.append({"kind": NODE_KIND, "metadata": {"name": f"n{number}"}, "spec": spec.to_object()})
         text = "\n---\n".join(json.dumps({"apiVersion": API_VERSION, **item}) for item in objects)
         for number in NUMBERS:
