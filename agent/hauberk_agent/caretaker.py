@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from math import inf
 from random import Random
 from typing import Final
 
@@ -69,8 +70,8 @@ class Caretaker:
         was_well = [standing.unwell_since is None for standing in pair.standings.values()]
         self._settle(pair, now)
         self.on_service(pair, now)
-        if pair.rekey_at is not None and pair.rekey_at <= now and pair.current is not None:
-            pair.rekey_at = None
+        if pair.replace_at is not None and pair.replace_at <= now and pair.current is not None:
+            pair.replace_at = None
             pair.initiate_at = now
         if pair.initiate_at is not None and pair.initiate_at <= now and self.endpoint is not None:
             self._initiate(pair, self.endpoint, now)
@@ -90,7 +91,7 @@ class Caretaker:
         longest = min(self._times.retry_first * 2 ** min(pair.failures - 1, 10), self._times.retry_longest)
         at = now + longest * self._chance.uniform(0.5, 1.0)
         if pair.current is not None:
-            pair.rekey_at = at
+            pair.replace_at = at
         else:
             pair.initiate_at = at if pair.is_wanted(now) else None
         self.service(pair, now)
@@ -178,38 +179,51 @@ class Caretaker:
             self._drop_useless(pair, now)
             return
         for label, child in list(current.children.items()):
-            if not child.outbound and child.outbound_at is not None:
-                due = child.outbound_at <= now and self._is_held(current, child, now)
-                if due or not pair.sends(label) or self.in_use(pair, child):
-                    self.install_outbound(pair, current, label, now)
+            if not child.outbound and self._may_send(pair, current, child, now):
+                self.install_outbound(pair, current, label, now)
             if child.outbound:
                 child.outbound_at = None
-                self._retire_orphans(pair, label, now)
+                self._retire_orphans(pair, current, child, now)
         for link in list(pair.links.values()):
             if link is not current and link.lost_at is not None and not link.deleting:
                 self._resolve_loser(pair, link, current, now)
         self._drop_useless(pair, now)
 
-    def _is_held(self, link: Link, child: Child, now: float) -> bool:
-        """Whether the peer holds a child too, as far as IKE can tell.
+    def _may_send(self, pair: Pair, link: Link, child: Child, now: float) -> bool:
+        """Whether a child's outbound SA is due.
 
-        An initiator that died before it had our answer has nothing to decrypt with: what it sent with before stays,
-        until it is back. One that has been heard since has our answer, or asks for it again.
+        An initiator that died before it had our answer has nothing to decrypt with: as long as there is another SA to
+        send on, that one stays. One that has been heard since has our answer, or asks for it again.
         """
-        if child.ours or link.initial_contact or self.endpoint is None:
+        if child.outbound_at is None:
+            return False
+        if not pair.sends(child.label) or self.in_use(pair, child):
+            return True
+        if child.outbound_at > now:
+            return False
+        if not child.awaits_peer or self.endpoint is None:
             return True
         try:
             return self.endpoint.answers(link.ike_sa, since=child.since, now=now)
         except UnknownIkeSa:
             return False
 
-    def _retire_orphans(self, pair: Pair, label: str, now: float) -> None:
-        until = now + self._times.linger_orphan
-        replaced = [child for child in pair.orphans if child.label == label]
-        for child in replaced:
-            self.attempt(pair, lambda child=child: self._keeper.retire(child, until=until))
-        if replaced:
-            pair.orphans = [child for child in pair.orphans if child not in replaced]
+    def _retire_orphans(self, pair: Pair, link: Link, child: Child, now: float) -> None:
+        """Gives up what the child stands in for: once its peer is known to send on it, or is alive long after."""
+        replaced = [orphan for orphan in pair.orphans if orphan.label == child.label]
+        if not replaced:
+            return
+        if not self.in_use(pair, child) and self._last_heard(link) < child.since + self._times.settled:
+            return
+        for orphan in replaced:
+            self.attempt(pair, lambda orphan=orphan: self._keeper.retire(orphan, now=now, linger=self._times.linger))
+        pair.orphans = [orphan for orphan in pair.orphans if orphan not in replaced]
+
+    def _last_heard(self, link: Link) -> float:
+        try:
+            return self.endpoint.last_heard(link.ike_sa) if self.endpoint is not None else -inf
+        except UnknownIkeSa:
+            return -inf
 
     def _resolve_loser(self, pair: Pair, link: Link, current: Link, now: float) -> None:
         """Another link is preferred: its initiator, or the replacement's, deletes it; in the end we do.
@@ -234,8 +248,12 @@ class Caretaker:
             self.delete(link, "replaced", now)
 
     def _drop_useless(self, pair: Pair, now: float) -> None:
-        """Deletes links that have been without a child for the grace time."""
+        """Deletes links that have been without a child for the grace time, or whose peer is somebody no more."""
         for link in list(pair.links.values()):
+            ends_at = link.certificate_ends_at
+            if ends_at is not None and now >= ends_at + self._times.expired and not link.deleting:
+                _log.warning("%s: deleting its IKE SA: the peer's certificate ended long ago", pair.name)
+                self.delete(link, "the certificate has ended", now)
             if (
                 link.up_at is not None
                 and not link.children
@@ -285,6 +303,7 @@ class Caretaker:
             started_at=now,
             config=config,
             initial_contact=initial_contact,
+            wishes=pair.wishes,
             asked={child.label for child in config.children},
         )
         self._pairs.bind(ike_sa, pair)
@@ -293,18 +312,25 @@ class Caretaker:
     def _plan_wake(self, pair: Pair, now: float) -> None:
         if self.endpoint is None:
             return
-        times = [pair.initiate_at, pair.rekey_at]
+        times = [pair.initiate_at, pair.replace_at]
         current = pair.current
         if current is not None:
             held_back = [child.outbound_at for child in current.children.values()]
             poll = now + self._times.in_use_poll
             times.extend(min(at, poll) if at > now else poll for at in held_back if at is not None)
+            if pair.orphans and any(child.outbound for child in current.children.values()):
+                times.append(now + self._times.orphan_poll)
             if pair.attempt is None:
                 times.extend(standing.create_at for standing in pair.standings.values())
         times.extend(
             link.lost_at + self._times.grace
             for link in pair.links.values()
             if link.lost_at is not None and not link.deleting
+        )
+        times.extend(
+            link.certificate_ends_at + self._times.expired
+            for link in pair.links.values()
+            if link.certificate_ends_at is not None and not link.deleting
         )
         due = min((time for time in times if time is not None), default=None)
         if due is not None:

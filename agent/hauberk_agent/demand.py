@@ -53,7 +53,7 @@ class Demand:
             pair.initiate_at = now
         elif current.up_at is not None and now >= current.up_at + _STALE_SECONDS:
             _log.warning("%s: the kernel has no SA for its packets, replacing it", pair.name)
-            pair.rekey_at = now
+            pair.replace_at = now
         self._caretaker.service(pair, now)
 
     def look(self, packets: Mapping[tuple[IpAddress, Spi], int], now: float) -> None:
@@ -85,8 +85,8 @@ class Demand:
             self._caretaker.delete(link, "idle", now)
         for child in children:
             self._caretaker.attempt(
-                pair, lambda child=child: self._keeper.retire(child, until=now + self._times.linger)
+                pair, lambda child=child: self._keeper.retire(child, now=now, linger=self._times.linger, sends=False)
             )
-        pair.current = pair.rekey_at = pair.initiate_at = None
+        pair.current = pair.replace_at = pair.initiate_at = None
         pair.wish_until = -inf
         self._caretaker.service(pair, now)

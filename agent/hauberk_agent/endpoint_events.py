@@ -7,7 +7,10 @@ ends have asked for at once, on one IKE SA, the lower identity's stays; the othe
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime, timedelta
+from math import inf
 from random import Random
 from typing import Final, assert_never
 
@@ -60,6 +63,7 @@ class EndpointEvents:
         path_searches: PathSearches,
         times: Times,
         chance: Random,
+        wall_clock: Callable[[], datetime],
     ) -> None:
         self._pairs = pairs
         self._keeper = keeper
@@ -69,6 +73,9 @@ class EndpointEvents:
         self._path_searches = path_searches
         self._times = times
         self._chance = chance
+        self._wall_clock = wall_clock
+        self.rekeyed_children = self.rekeyed_ike_sas = 0
+        """How many have been rekeyed by CREATE_CHILD_SA because this end asked for it."""
 
     def act(self, event: Event, now: float) -> None:
         match event:
@@ -117,12 +124,16 @@ class EndpointEvents:
                 started_at=now,
                 config=event.peer,
                 initial_contact=event.initial_contact,
+                wishes=pair.wishes,
             )
             pair.links[event.ike_sa] = link
             self._pairs.bind(event.ike_sa, pair)
         link.up_at = now
         link.proposal = event.proposal
         link.root = event.certificate_root
+        if event.certificate_not_after is not None:
+            left = event.certificate_not_after - self._wall_clock()
+            link.certificate_ends_at = now + max(0.0, left / timedelta(seconds=1))
         self._esp_paths.told(pair, event.esp_path, now)
         # Until it has a child it is of no use; then this is taken back.
         link.lost_at = now
@@ -143,7 +154,7 @@ class EndpointEvents:
             follows = False
         _log.info("%s: is at %s now%s", pair.name, event.remote, "" if follows else ", replacing its SAs")
         if not follows and link is pair.current:
-            pair.rekey_at = now
+            pair.replace_at = now
             self._caretaker.service(pair, now)
 
     def _follows(self, child: Child, event: IkeSaMoved) -> bool:
@@ -162,6 +173,7 @@ class EndpointEvents:
         if pair is None or link is None:
             self._delete_unknown(event.new, now)
             return
+        self.rekeyed_ike_sas += event.initiator
         link.ike_sa, link.proposal = event.new, event.proposal
         pair.links[event.new] = link
         self._pairs.bind(event.new, pair)
@@ -170,7 +182,7 @@ class EndpointEvents:
         """The peer can't rekey: another IKE SA takes this one's place."""
         pair = self._pairs.of_link(event.ike_sa)
         if pair is not None and pair.current is not None and pair.current.ike_sa == event.ike_sa:
-            pair.rekey_at = now
+            pair.replace_at = now
             self._caretaker.service(pair, now)
 
     def _ike_sa_down(self, event: IkeSaDown, now: float) -> None:
@@ -187,31 +199,38 @@ class EndpointEvents:
             self._caretaker.retry(pair, now)
             return
         unreachable = event.reason is DownReason.UNREACHABLE
-        if unreachable and (link is pair.current or (pair.current is not None and pair.current.holds_back)):
+        if unreachable:
             # It answers no more, but its SAs may well work: they stay until they are replaced.
             pair.orphans += children
             children.clear()
         if link is pair.current and unreachable:
             self._caretaker.fail(pair, UnwellReason.UNREACHABLE, event.message)
-        self.replace_lost(pair, link, now)
+        self.replace_lost(pair, link, now, answered=not unreachable)
         # First what sends from now on: between two requests to the kernel we may be held up for long.
         self._caretaker.service(pair, now)
         for child in children:
             self._retire(pair, child, now)
 
-    def replace_lost(self, pair: Pair, link: Link, now: float) -> None:
-        """The link is no more: another one with children takes its place, or a new attempt is planned."""
+    def replace_lost(self, pair: Pair, link: Link, now: float, *, answered: bool = True) -> None:
+        """The link is no more: another one with children takes its place, or a new attempt is planned.
+
+        answered: the peer knows. If not, what it may not have yet is not sent on.
+        """
         if link is not pair.current:
             return
         others = [other for other in pair.links.values() if other.children and not other.deleting]
         pair.current = max(others, key=lambda other: other.started_at, default=None)
         if pair.current is not None:
             pair.current.lost_at, pair.current.concurrent = None, False
-            self._caretaker.install_all_outbound(pair, pair.current, now)
+            if answered:
+                self._caretaker.install_all_outbound(pair, pair.current, now)
+            for child in pair.current.children.values():
+                if not child.outbound:
+                    self._hold_back(pair, pair.current, child, now)
             self._caretaker.plan_missing(pair, now, self._times.create_wait)
-            self.plan_rekey(pair, pair.current)
+            self._plan_replacement(pair, pair.current, now)
             return
-        pair.rekey_at = None
+        pair.replace_at = None
         if pair.attempt is None and pair.is_wanted(now):
             first = pair.spec.initiates
             pair.initiate_at = now + (0.0 if first else self._chance.uniform(*self._times.fresh_wait))
@@ -291,12 +310,13 @@ class EndpointEvents:
         if event.redundant:
             link.replaced.append(child)
             return
+        self.rekeyed_children += event.initiator
         link.replaced.append(before)
         link.children[event.label] = child
         if link is pair.current:
-            at_once = event.initiator or not pair.sends(event.label)
-            child.outbound_at = now + (0.0 if at_once else self._times.outbound_wait)
-            self.plan_rekey(pair, link)
+            # The DELETE of the old one, or a packet on the new one, tells that the peer has our answer; time does not.
+            child.awaits_peer = not event.initiator
+            child.outbound_at = now if event.initiator else inf
 
     def _crossed(self, pair: Pair, link: Link, before: Child, child: Child, now: float) -> None:
         """Both ends have asked for a child of one label."""
@@ -329,20 +349,22 @@ class EndpointEvents:
             self._hold_back(pair, link, child, now)
         self._caretaker.plan_missing(pair, now, _AT_ONCE if link.ours else self._times.create_wait)
         pair.initiate_at = None
-        self.plan_rekey(pair, link)
+        self._plan_replacement(pair, link, now)
 
     def _hold_back(self, pair: Pair, link: Link, child: Child, now: float) -> None:
         """A new child of the current link: as responder we go on sending by what there is, if there is anything."""
-        if child.ours or link.initial_contact or not pair.sends(child.label):
-            child.outbound_at = now
-        else:
-            child.outbound_at = now + self._times.outbound_wait
+        child.awaits_peer = not child.ours and not link.initial_contact
+        child.outbound_at = now + (self._times.outbound_wait if child.awaits_peer else 0.0)
 
-    def plan_rekey(self, pair: Pair, link: Link) -> None:
-        """The link's initiator replaces it first; the other end only if that doesn't happen."""
-        share = self._chance.uniform(0.80, 0.88) if link.ours else self._chance.uniform(0.92, 0.98)
-        oldest = min(child.since for child in link.children.values())
-        pair.rekey_at = oldest + pair.spec.rekey_seconds * share
+    def _plan_replacement(self, pair: Pair, link: Link, now: float) -> None:
+        """A link that is rekeyed again and again is as good as the certificate that it began with, and no longer.
+
+        One that was begun before the pair's wishes changed is replaced like those that were up by then.
+        """
+        pair.replace_at = link.certificate_ends_at
+        if link.wishes != pair.wishes:
+            wait = _AT_ONCE if pair.spec.initiates else self._times.fresh_wait
+            pair.replace_at = now + self._chance.uniform(*wait)
 
     def _child_sa_down(self, event: ChildSaDown, now: float) -> None:
         pair = self._pairs.of_link(event.ike_sa)
@@ -354,18 +376,22 @@ class EndpointEvents:
             return
         child = link.take(event.spi_in)
         if child is not None:
-            if link is pair.current and child.outbound:
+            if link is pair.current and child.outbound and not event.unanswered:
                 self._caretaker.install_outbound(pair, link, child.label, now)
         else:
             child = link.find(event.spi_in)
             if child is None:
                 return
-            self._lost(pair, link, child, now)
+            self._lost(pair, link, child, now, answered=not event.unanswered)
+        if event.unanswered:
+            pair.orphans.append(child)
+            self._caretaker.service(pair, now)
+            return
         # First what sends from now on: between two requests to the kernel we may be held up for long.
         self._caretaker.service(pair, now)
         self._retire(pair, child, now)
 
-    def _lost(self, pair: Pair, link: Link, child: Child, now: float) -> None:
+    def _lost(self, pair: Pair, link: Link, child: Child, now: float, *, answered: bool) -> None:
         """A child that was to stay has been deleted."""
         del link.children[child.label]
         before = next((each for each in link.replaced if each.label == child.label), None)
@@ -379,13 +405,12 @@ class EndpointEvents:
             if link is pair.current:
                 self._caretaker.retry_child(pair, child.label, now)
         else:
-            self.replace_lost(pair, link, now)
+            self.replace_lost(pair, link, now, answered=answered)
             # A link without any child is of no use.
             link.lost_at = now
 
     def _retire(self, pair: Pair, child: Child, now: float) -> None:
-        until = now + self._times.linger
-        self._caretaker.attempt(pair, lambda: self._keeper.retire(child, until=until))
+        self._caretaker.attempt(pair, lambda: self._keeper.retire(child, now=now, linger=self._times.linger))
 
     def _delete_child(self, link: Link, spi_in: int, now: float) -> None:
         if self._caretaker.endpoint is not None:

@@ -1,7 +1,9 @@
 """The states of our SAs in the kernel: who installs, retires and remembers them.
 
-Used by the sessions. An inbound state lingers for some seconds after its replacement stands, for packets that are
-under way; an outbound one is removed at once, because the newest of a reqid is used anyway.
+Used by the sessions. A state lingers for some seconds after its replacement stands: an inbound one for packets that are
+under way between the nodes, an outbound one for those that are under way in our own kernel. Of a reqid the newest is
+used, but a sender that was held up after it had found the old one loses its packet when that is gone
+(XfrmOutStateInvalid in /proc/net/xfrm_stat).
 """
 
 from __future__ import annotations
@@ -44,6 +46,9 @@ KERNEL_MODES: Final = {
 
 IPTFS_IN: Final = IptfsIn(drop_microseconds=10_000)
 """How long packets wait for one that is missing, while nothing follows: the kernel's own second is for the internet."""
+
+_LINGER_OUTBOUND_SECONDS: Final = 3.0
+"""Less than the peer's inbound state lingers."""
 
 MAPPING_SECONDS: Final = 2
 """How often the kernel says that a peer's ESP comes from a port that we have not followed it to."""
@@ -195,13 +200,23 @@ class StateKeeper:
         state = self._kernel.get_state(local, spi)
         return state.packets if state is not None and not state.larval else None
 
-    def retire(self, child: Child, *, until: float) -> None:
-        """Stops sending on a child; what still arrives on it is taken until then."""
-        self._remove_outbound(child)
+    def retire(self, child: Child, *, now: float, linger: float, sends: bool = True) -> None:
+        """Gives up a child; what still arrives on it is taken for so many seconds.
+
+        sends: it has a successor, and what is about to be sent on it may go. Else nothing may from now on.
+        """
+        if not sends:
+            self._remove_outbound(child)
+        child.keys_out = None
+        if child.outbound and child.spi_out is not None:
+            self._let_linger(child.reqid, child.remote, child.spi_out, until=now + _LINGER_OUTBOUND_SECONDS)
+        child.outbound, child.spi_out = False, None
         if child.spi_in is not None:
-            entry = (until, next(self._order), child.reqid, child.local, child.spi_in)
-            heapq.heappush(self._lingering, entry)
+            self._let_linger(child.reqid, child.local, child.spi_in, until=now + linger)
             child.spi_in = None
+
+    def _let_linger(self, reqid: ReqId, destination: IpAddress, spi: Spi, *, until: float) -> None:
+        heapq.heappush(self._lingering, (until, next(self._order), reqid, destination, spi))
 
     def remove(self, child: Child) -> None:
         """Removes both directions at once."""
@@ -211,7 +226,7 @@ class StateKeeper:
             child.spi_in = None
 
     def remove_lingering(self, reqid: ReqId) -> None:
-        """Removes a pair's retired inbound states before their time."""
+        """Removes a pair's retired states before their time."""
         for entry in [e for e in self._lingering if e[2] == reqid]:
             self._lingering.remove(entry)
             self._remove(entry[3], entry[4])
@@ -238,7 +253,7 @@ class StateKeeper:
         return self._lingering[0][0] if self._lingering else None
 
     def handle_timer(self, now: float) -> None:
-        """Removes the inbound states whose time is over."""
+        """Removes the retired states whose time is over."""
         while self._lingering and self._lingering[0][0] <= now:
             entry = heapq.heappop(self._lingering)
             self._remove(entry[3], entry[4])

@@ -38,7 +38,10 @@ class Child:
     outbound: bool = False
     """Whether our outbound state is in the kernel."""
     outbound_at: float | None = None
-    """When the deferred outbound SA is installed at the latest."""
+    """When the deferred outbound SA is installed,"""
+    awaits_peer: bool = False
+    """or from when on at the latest its peer is asked whether it is there: the peer asked for this child, and it is not
+    known whether it has our answer and so the inbound SA."""
     ours: bool = False
     """Whether we asked for it."""
     encapsulation: UdpEncapsulation | None = None
@@ -57,6 +60,8 @@ class Link:
     config: PeerConfig
     initial_contact: bool
     """Whether its initiator said that it remembers no SA."""
+    wishes: int = 0
+    """The pair's when it was begun."""
     up_at: float | None = None
     children: dict[str, Child] = field(default_factory=dict[str, Child])
     """By label, those that are to stay."""
@@ -74,6 +79,8 @@ class Link:
     is_blocked: bool = False
     """Whether its ESP does not come through, and another link in UDP has been begun for that."""
     proposal: str = ""
+    certificate_ends_at: float | None = None
+    """When the certificate ends with which the peer authenticated itself."""
     root: str | None = None
     """As in Child."""
 

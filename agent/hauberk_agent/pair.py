@@ -57,7 +57,6 @@ class PairSpec:
     """Whether our node's name sorts first."""
     own_is_lower: bool
     """Whether our identity is the lower one: that end's links stay when both begin at once."""
-    rekey_seconds: float
     on_demand: bool = False
     """Whether it is set up only when somebody wants to send, and ends when nobody has for a while."""
     idle_seconds: float = 600.0
@@ -66,6 +65,11 @@ class PairSpec:
     @property
     def uid(self) -> NodeUid:
         return self.peer.place.uid
+
+    @property
+    def rekey_seconds(self) -> float:
+        """After how many seconds the first of its keys are replaced."""
+        return min((self.config.rekey_seconds, *(child.config.rekey_seconds for child in self.children)))
 
     def tunnel_name(self, uid: TunnelUid) -> str:
         return next((tunnel.name for tunnel in self.peer.tunnels if tunnel.uid == uid), "")
@@ -121,7 +125,10 @@ class Pair:
     orphans: list[Child] = field(default_factory=list[Child])
     """Children without an IKE SA: found in the kernel at start, or left by a peer that stopped answering."""
     initiate_at: float | None = None
-    rekey_at: float | None = None
+    wishes: int = 0
+    """How often what its IKE SAs are to be like has changed."""
+    replace_at: float | None = None
+    """When a whole new IKE SA is set up beside the current link. (Rekeys are the endpoint's own.)"""
     failures: int = 0
     failure: Failure | None = None
     wish_until: float = -inf

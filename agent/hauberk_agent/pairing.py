@@ -80,8 +80,9 @@ def _child(tunnel: PlannedTunnel, peer: Peer, flow: Flow, reqid: ReqId, *, iptfs
             esp_proposals=_esp_proposals(tunnel.esp.proposals),
             ts_local=_selectors(flow.local, flow.protocol, flow.local_port),
             ts_remote=_selectors(flow.remote, flow.protocol, flow.remote_port),
+            rekey_seconds=float(tunnel.esp.rekey_seconds),
         ),
-        hard_seconds=_rekey_seconds(tunnel) + TOLERATED_OUTAGE_SECONDS,
+        hard_seconds=tunnel.esp.rekey_seconds + TOLERATED_OUTAGE_SECONDS,
         if_id=IF_ID if is_intercepted(tunnel) else 0,
         rekey_bytes=tunnel.esp.rekey_bytes,
         rekey_packets=tunnel.esp.rekey_packets,
@@ -108,6 +109,7 @@ def _spec(roster: Roster, peer: Peer, children: tuple[ChildSpec, ...], port: int
         ike_proposals=_ike_proposals(oldest.ike.proposals),
         children=tuple(child.config for child in children),
         dpd_seconds=float(oldest.ike.dpd_seconds),
+        rekey_seconds=float(oldest.ike.rekey_seconds),
         encapsulation=_ENCAPSULATION[oldest.encapsulation],
         further_children=(_trial(peer, children[0].config.esp_proposals),),
     )
@@ -117,7 +119,6 @@ def _spec(roster: Roster, peer: Peer, children: tuple[ChildSpec, ...], port: int
         children=children,
         initiates=roster.own.name < peer.place.name,
         own_is_lower=roster.own_identity < peer.identity,
-        rekey_seconds=float(min(_rekey_seconds(tunnel) for tunnel in tunnels)),
         on_demand=all(tunnel.establish is Establish.ON_DEMAND for tunnel in tunnels),
         idle_seconds=float(max(tunnel.idle_seconds for tunnel in tunnels)),
     )
@@ -132,10 +133,6 @@ def _trial(peer: Peer, esp_proposals: tuple[EspProposal, ...]) -> ChildConfig:
         ts_local=_selectors((host(peer.local),), 0, None),
         ts_remote=_selectors((host(peer.remote),), 0, None),
     )
-
-
-def _rekey_seconds(tunnel: PlannedTunnel) -> int:
-    return min(tunnel.ike.rekey_seconds, tunnel.esp.rekey_seconds)
 
 
 def _selectors(networks: Iterable[IpNetwork], protocol: int, port: int | None) -> tuple[TrafficSelector, ...]:

@@ -61,10 +61,10 @@ class RootTrust:
                 if renewed and pair.attempt is None:
                     pair.failures, pair.initiate_at = 0, soon
             elif self._distrusts(pair.current.root):
-                pair.failures, pair.rekey_at = 0, soon
+                pair.failures, pair.replace_at = 0, soon
             elif renewed:
                 first = 0.0 if pair.current.ours else spread
-                pair.rekey_at = now + first + self._chance.uniform(0, spread)
+                pair.replace_at = now + first + self._chance.uniform(0, spread)
             self._caretaker.service(pair, now)
 
     def next_due(self) -> float | None:

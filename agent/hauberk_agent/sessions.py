@@ -15,12 +15,17 @@ and ends when nothing has gone by it for a while (hauberk_agent.demand).
 of them, one after the other; its responder asks for what it misses after a while. One that a tunnel brings later is
 made on the IKE SA that there is, and one that nobody wants any more is deleted there.
 
-**Replacing.** Rekeying, new credentials, changed wishes and restarts are all one thing: a new IKE SA with its children,
-made before the old one is broken. Its responder installs the inbound SA before it answers and the outbound one only
-when the old SAs are deleted, a packet has come in on the new one, or its initiator is heard after that, for which it
-is asked after a short time; its initiator installs both and deletes the old IKE SA. Which of two links stays is
-decided in hauberk_agent.link.judge; the losing one's initiator deletes it, and the other end does so after a grace
-time, if that end has forgotten it.
+**Rekeying.** CHILD SAs and IKE SAs whose time is over, or that have carried enough, are rekeyed where they are, by
+CREATE_CHILD_SA; of time the endpoint takes care itself.
+
+**Replacing.** New credentials, changed wishes and restarts are one thing: a new IKE SA with its children, made before
+the old one is broken. So is a peer's certificate that ends before the peer has brought another one. The new IKE SA's
+responder installs the inbound SA before it answers and the outbound one only when the old SAs are deleted, a packet has
+come in on the new one, or its initiator is heard after that, for which it is asked after a short time (after a rekey
+it is not: there the DELETE always comes); its initiator installs both and deletes the old IKE SA. Which of two links
+stays is decided in hauberk_agent.link.judge; the losing one's initiator deletes it, and the other end does so after a
+grace time, if that end has forgotten it. What a peer that does not answer may still send on is kept until it is known
+to send on something newer, or has lived on with that for a while.
 
 **Dying.** A peer that stops answering ends the IKE SA, not the SAs in the kernel: they carry traffic until they are
 replaced, deleted by their peer, or expire. Nothing here deletes anything because the agent ends.
@@ -131,6 +136,7 @@ class Sessions:
             path_searches=self.path_searches,
             times=times,
             chance=chance,
+            wall_clock=wall_clock,
         )
         self._root_trust = RootTrust(
             pairs=self._pairs,
@@ -145,6 +151,16 @@ class Sessions:
     @property
     def pairs(self) -> Collection[Pair]:
         return self._pairs.values()
+
+    @property
+    def rekeyed_children(self) -> int:
+        """How many CHILD SAs were rekeyed by CREATE_CHILD_SA because this end asked for it."""
+        return self._events.rekeyed_children
+
+    @property
+    def rekeyed_ike_sas(self) -> int:
+        """The same of IKE SAs."""
+        return self._events.rekeyed_ike_sas
 
     def adopt(self, states: Iterable[StateDump]) -> None:
         """Takes over the states of an earlier run: a dump, made at start, before anything is wanted."""
@@ -264,7 +280,7 @@ class Sessions:
                 and any(self._keeper.vanished(child, present) for child in current.children.values())
             ):
                 _log.warning("%s: an SA is missing in the kernel, replacing it", pair.name)
-                pair.rekey_at = now
+                pair.replace_at = now
                 self._service(pair)
         for state in states:
             # The kernel's word for it was missed.
@@ -382,13 +398,13 @@ class Sessions:
         if spec.agrees_on_links(old) and all(before[child.label] == child for child in kept):
             self._reconfigure(pair)
             self._caretaker.plan_missing(pair, self._now, wait)
-            if pair.current is not None and pair.current.children:
-                self._events.plan_rekey(pair, pair.current)
         elif pair.current is None:
+            pair.wishes += 1
             at = self._now + self._chance.uniform(*wait)
             pair.initiate_at = at if pair.is_wanted(self._now) else None
         else:
-            pair.rekey_at = self._now + self._chance.uniform(*wait)
+            pair.wishes += 1
+            pair.replace_at = self._now + self._chance.uniform(*wait)
         if pair.current is None and pair.attempt is None and pair.initiate_at is None and pair.is_wanted(self._now):
             pair.initiate_at = self._now + self._chance.uniform(*wait)
         self._service(pair)

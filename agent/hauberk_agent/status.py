@@ -57,6 +57,7 @@ def describe(agent: Agent, now: float) -> _Document:
             "states": len([s for s in states.values() if not s.larval]),
         },
         "boot": {"cachedPlan": agent.boot.cached_plan, "guard": agent.boot.guard},
+        "rekeys": {"children": agent.sessions.rekeyed_children, "ike": agent.sessions.rekeyed_ike_sas},
         "clear": _clear(agent),
         "problems": [
             *([agent.clock.problem] if agent.clock.problem is not None else []),

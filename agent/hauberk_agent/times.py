@@ -28,8 +28,10 @@ class Times:
     """How far apart two ends can begin and still not have known of each other: one round of retransmissions."""
     linger: float = 10.0
     """How long a replaced inbound SA is kept for packets under way,"""
-    linger_orphan: float = 35.0
-    """and one that the peer may think is current for as long as the grace time."""
+    orphan_poll: float = 1.0
+    """How often it is looked whether SAs that a new one stands in for can go."""
+    settled: float = 35.0
+    """How long after a new SA a peer that is alive may still send on the one before: longer than the grace time."""
     follow_pause: float = 1.0
     """Between two ports of a peer that are followed because its ESP came from there."""
     distrusted: float = 30.0
@@ -43,3 +45,5 @@ class Times:
     renewed: float = 30.0
     """Over which time new credentials are brought to the peers, by whoever began with a peer, and then over as much by
     the other; less where the old certificate has not that long to live."""
+    expired: float = 86_400.0
+    """How long an SA lives on whose peer has brought no other certificate since the one that it came with ended."""

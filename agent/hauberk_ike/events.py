@@ -100,6 +100,8 @@ class ChildSaDown:
     spi_in: int
     spi_out: int
     by_peer: bool
+    unanswered: bool = False
+    """The peer was told and did not answer: it may still send on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

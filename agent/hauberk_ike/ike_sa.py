@@ -391,7 +391,7 @@ class IkeSa:
             pending.agreed.release(self)
         self.pending.clear()
 
-    def remove_child(self, spi_in: int, *, by_peer: bool, now: float) -> None:
+    def remove_child(self, spi_in: int, *, by_peer: bool, now: float, unanswered: bool = False) -> None:
         """Reports a CHILD SA down, if it is still there."""
         child = self.children.pop(spi_in, None)
         if child is not None:
@@ -403,6 +403,7 @@ class IkeSa:
                     spi_in=child.spi_in,
                     spi_out=child.spi_out,
                     by_peer=by_peer,
+                    unanswered=unanswered,
                 )
             )
 
@@ -443,14 +444,26 @@ class IkeSa:
         self._report_down(DownReason.FAILED, str(error), now, by_peer=False)
         self.start(informational.RejectIkeSa(error_notify(error)), now)
 
-    def end(self, reason: DownReason, message: str, now: float, *, by_peer: bool = False, silent: bool = False) -> None:
-        """It is over. The last answer is kept for a while, for a peer that has not received it."""
+    def end(
+        self,
+        reason: DownReason,
+        message: str,
+        now: float,
+        *,
+        by_peer: bool = False,
+        silent: bool = False,
+        unanswered: bool = False,
+    ) -> None:
+        """It is over. The last answer is kept for a while, for a peer that has not received it.
+
+        unanswered: the peer was told so, and nobody knows whether it has heard.
+        """
         if self.state is State.DEAD:
             return
         self.advance(Step.END)
         self.requests.drop(self, "" if silent else message)
         if not silent:
-            self._report_down(reason, message, now, by_peer=by_peer)
+            self._report_down(reason, message, now, by_peer=by_peer, unanswered=unanswered)
         self.children.clear()
         self.release_pending()
         spare, self.spare = self.spare, None
@@ -561,12 +574,14 @@ class IkeSa:
             PeerRefused(remote=remote, identity=identity, reason=reason, message=str(error)), now
         )
 
-    def _report_down(self, reason: DownReason, message: str, now: float, *, by_peer: bool) -> None:
+    def _report_down(
+        self, reason: DownReason, message: str, now: float, *, by_peer: bool, unanswered: bool = False
+    ) -> None:
         """IkeSaDown, once, and before it the children's ends: but for UNREACHABLE, whose children live on."""
         if not self.is_reported:
             return
         self.is_reported = False
         if reason is not DownReason.UNREACHABLE:
             for spi_in in tuple(self.children):
-                self.remove_child(spi_in, by_peer=by_peer, now=now)
+                self.remove_child(spi_in, by_peer=by_peer, now=now, unanswered=unanswered)
         self.context.events.append(IkeSaDown(ike_sa=self.handle, peer=self.peer, reason=reason, message=message))

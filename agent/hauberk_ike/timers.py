@@ -112,7 +112,7 @@ def _give_up(sa: "IkeSa", now: float) -> None:
         case State.ESTABLISHED:
             sa.end(DownReason.UNREACHABLE, "the peer no longer answers", now)
         case State.CLOSING | State.REPLACED | State.SPARE:
-            sa.end(DownReason.DELETED, "deleted; the peer did not answer", now)
+            sa.end(DownReason.DELETED, "deleted; the peer did not answer", now, unanswered=True)
         case State.AUTHENTICATING if sa.is_closing:
             sa.end(DownReason.DELETED, "deleted before it was established", now)
         case _:

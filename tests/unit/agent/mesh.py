@@ -44,6 +44,7 @@ def tunnel(
     interception: Interception = Interception.POLICY,
     establish: Establish = Establish.EAGER,
     idle_seconds: int = 600,
+    ike_rekey_seconds: int = 14_400,
     encapsulation: Encapsulation = Encapsulation.AUTO,
     ike_proposals: tuple[str, ...] = DEFAULT_IKE_PROPOSALS,
     traffic: Traffic = POD_NETWORK,
@@ -61,7 +62,7 @@ def tunnel(
         establish=establish,
         idle_seconds=idle_seconds,
         encapsulation=encapsulation,
-        ike=Ike(proposals=ike_proposals, dpd_seconds=dpd_seconds),
+        ike=Ike(proposals=ike_proposals, dpd_seconds=dpd_seconds, rekey_seconds=ike_rekey_seconds),
         esp=Esp(rekey_seconds=rekey_seconds, rekey_bytes=rekey_bytes, rekey_packets=rekey_packets),
     )
 

@@ -23,6 +23,7 @@ from hauberk_agent.pairing import pair_specs
 from hauberk_agent.reqid import ChildKey
 from hauberk_agent.roster import Roster
 from hauberk_agent.sessions import Sessions
+from hauberk_agent.times import Times
 from hauberk_api.names import NodeUid, node_identity
 from hauberk_api.node import NodeSpec
 from hauberk_api.plan import PlannedTunnel
@@ -82,6 +83,7 @@ class Party:
             wall_clock=self.network.wall_clock,
             chance=Random(seed),
             blocked=self.blocked,
+            times=self.network.times,
         )
         self.sessions.esp_paths.probe = self._probe
         self.sessions.adopt(self.kernel.dump_states())
@@ -110,6 +112,7 @@ class Party:
             rekey_packets=self.network.rekey_packets,
             establish=self.network.establish,
             idle_seconds=self.network.idle_seconds,
+            ike_rekey_seconds=self.network.ike_rekey_seconds,
             encapsulation=self.network.encapsulation,
             ike_proposals=self.network.ike_proposals,
             dpd_seconds=self.network.dpd_seconds,
@@ -162,6 +165,8 @@ class Network:
         self.loss = loss
         self.now = 1000.0
         self.rekey_packets: int | None = None
+        self.ike_rekey_seconds = 14_400
+        self.times = Times()
         self.encapsulation = Encapsulation.AUTO
         self.establish = Establish.EAGER
         self.idle_seconds = 600

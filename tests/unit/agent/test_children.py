@@ -219,7 +219,8 @@ def test_the_oldest_tunnel_says_how_the_pair_agrees_on_keys() -> None:
     network.tunnels = (OVERLAY.model_copy(update={"phase": Phase.BLOCK}), tunnel("hosts", traffic=HOST, dpd_seconds=5))
     (spec,) = pair_specs(network[1].roster([1, 2]), network[1].reqid, port=500).values()
     assert spec.config.dpd_seconds == 77
-    assert spec.rekey_seconds == 3600, "the first of its children that is to be replaced"
+    assert spec.config.rekey_seconds == 14_400
+    assert [child.config.rekey_seconds for child in spec.children] == [4000, 3600, 3600]
     assert spec.children[0].hard_seconds == 4000 + 86_400
 
 

@@ -187,6 +187,24 @@ def test_replacement_after_the_rekey_time_loses_nothing() -> None:
     assert network.flow.lost == 0
 
 
+def test_time_rekeys_children_and_ike_sas_by_create_child_sa_without_loss() -> None:
+    network = Network(3, rekey_seconds=100)
+    network.ike_rekey_seconds = 130
+    network.start()
+    settled(network)
+    links = [pair.current for party in network.parties for pair in party.alive.pairs]
+    handles = [link.ike_sa for link in links if link is not None]
+    network.run(1000.0)
+    settled(network)
+    # Nobody was authenticated anew: the links are those of the beginning, under other handles.
+    assert [pair.current for party in network.parties for pair in party.alive.pairs] == links
+    assert not set(handles) & {link.ike_sa for link in links if link is not None}
+    # Three pairs, each rekeyed by one of its ends at 80 to 90 per cent of the time.
+    assert 30 <= sum(party.alive.rekeyed_children for party in network.parties) <= 42
+    assert 24 <= sum(party.alive.rekeyed_ike_sas for party in network.parties) <= 33
+    assert network.flow.lost == 0
+
+
 def test_a_renewed_certificate_is_brought_to_every_peer_without_loss() -> None:
     network = Network(3)
     network.start()

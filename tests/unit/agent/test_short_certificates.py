@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from hauberk_agent.times import Times
 from hauberk_api.names import NodeUid, node_identity
 from hauberk_ike import Credentials, Identity, IpAddress
 from hauberk_xfrm import Spi
@@ -121,3 +122,29 @@ def test_a_peer_that_does_not_answer_for_a_while_is_asked_again_in_time() -> Non
         network[2].listens = True
         network.live(41.0)
     assert network.flow.lost == 0
+
+
+def test_a_peer_that_brings_no_new_certificate_is_let_go_in_the_end_though_it_rekeys() -> None:
+    network = ShortLived(2, seed=5)
+    network.times = Times(expired=600.0)
+    network[1].reboot()
+    network[1].start()
+    network.certify(network[1])
+    network.rekey_seconds = 30
+    for party in network.parties:
+        party.want(network.members)
+    network.run(30.0)
+    network.flow.lost = network.flow.sent = 0
+    for _ in range(16):
+        network.run(LIFE / 2)
+        network.certify(network[1])
+    # An operator that is lost for a while stops nothing: n2's certificate ended minutes ago, and keys are still fresh.
+    (pair,) = network[1].alive.pairs
+    assert pair.well
+    assert network.flow.lost == 0
+    assert network[1].alive.rekeyed_children + network[2].alive.rekeyed_children > 8
+    for _ in range(10):
+        network.run(LIFE / 2)
+        network.certify(network[1])
+    assert not pair.well
+    assert network.spis(network[1]) == set()

@@ -1,0 +1,138 @@
+"""Agents that are killed in the middle of exchanges, and stay away for seconds or minutes, while keys are short-lived.
+
+No packet is lost, as what the kernels hold goes on, and nothing is sent on or given up before a peer is known to agree.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from tests.unit.agent.network import Network, Party, credentials
+
+
+def run_until_something_is_said(network: Network) -> None:
+    """Until a datagram is under way, or for a few seconds."""
+    before, end = network.datagrams, network.now + 4.0
+    while network.datagrams == before and network.now < end:
+        network.run(0.002)
+
+
+def waits_for_an_answer(network: Network, limit_seconds: float = 30.0) -> Party:
+    """The node that asks for a CHILD SA, as soon as one does."""
+    end = network.now + limit_seconds
+    while network.now < end:
+        for party in network.parties:
+            if any(state.larval for state in party.kernel.dump_states()):
+                return party
+        network.run(0.0005)
+    raise AssertionError("nobody has asked for anything")
+
+
+def revive(network: Network, party: Party) -> None:
+    party.start()
+    party.want(network.members)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_dead_initiator_may_not_have_is_not_sent_on(seed: int) -> None:
+    network = Network(2, seed=seed, rekey_seconds=15)
+    network.start()
+    network.run_until(network.connected, limit=2.0)
+    network.run(5.0)
+    # Its request is under way: the other end installs the inbound SA, answers, and is heard by nobody.
+    asking = waits_for_an_answer(network)
+    asking.kill()
+    network.run(90.0)
+    assert network.flow.lost == 0
+    revive(network, asking)
+    network.run(60.0)
+    assert network.flow.lost == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_dead_responder_still_sends_on_is_kept(seed: int) -> None:
+    network = Network(2, seed=seed, rekey_seconds=15)
+    network.start()
+    network.run_until(network.connected, limit=2.0)
+    network.run(5.0)
+    asking = waits_for_an_answer(network)
+    (answering,) = (party for party in network.parties if party is not asking)
+    held = network.spis(answering)
+    while network.spis(answering) == held:
+        network.run(0.0002)
+    # It has answered, and never hears that the old SA is deleted: that is what its kernel goes on with.
+    answering.kill()
+    network.run(200.0)
+    assert network.flow.lost == 0
+    revive(network, answering)
+    network.run(60.0)
+    assert network.flow.lost == 0
+
+
+@pytest.mark.parametrize("victim", [1, 2])
+def test_what_a_peer_that_died_during_a_replacement_still_sends_on_is_kept(victim: int) -> None:
+    network = Network(2, seed=victim)
+    network.start()
+    network.run_until(network.connected, limit=2.0)
+    network.run(60.0)
+    restarted, other = network[3 - victim], network[victim]
+    restarted.kill()
+    revive(network, restarted)
+    held = network.spis(other)
+    while network.spis(other) <= held:
+        network.run(0.0002)
+    other.kill()
+    network.run(200.0)
+    assert network.flow.lost == 0
+    revive(network, other)
+    network.run(150.0)
+    assert network.flow.lost == 0
+    assert network.disagreements() == []
+
+
+def test_what_a_peer_that_died_before_its_ike_sa_was_deleted_still_sends_on_is_kept() -> None:
+    network = Network(2, seed=3)
+    network.start()
+    network.run_until(network.connected, limit=2.0)
+    network.run(60.0)
+    renewing, other = network.parties
+    renewing.alive.set_credentials(credentials(1, 1), network.now, renewed=True)
+    held = network.spis(other)
+    while network.spis(other) <= held:
+        network.run(0.001)
+    other.kill()
+    network.run(200.0)
+    assert network.flow.lost == 0
+    revive(network, other)
+    network.run(150.0)
+    assert network.flow.lost == 0
+    assert network.disagreements() == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_agents_killed_in_the_middle_of_exchanges_lose_nothing(seed: int) -> None:
+    network, chance = Network(2, seed=seed, rekey_seconds=15), Random(seed)
+    network.ike_rekey_seconds = 25
+    network.start()
+    network.run_until(network.connected, limit=2.0)
+    network.flow.lost = network.flow.sent = 0
+    for _ in range(25):
+        network.run(chance.uniform(0.0, 20.0))
+        run_until_something_is_said(network)
+        network.run(0.006 * chance.random())
+        for number in chance.choice(([1], [2], [1, 2])):
+            network[number].kill()
+        for number in chance.sample(network.members, 2):
+            if network[number].sessions is None:
+                network.run(chance.choice((0.5, 5.0, 60.0)) * chance.random())
+                network[number].start()
+                network[number].want(network.members)
+        assert network.flow.lost == 0
+    network.rekey_seconds, network.ike_rekey_seconds = 3600, 14_400
+    for number in network.members:
+        network[number].want(network.members)
+    network.run(300.0)
+    assert network.flow.lost == 0
+    assert network.disagreements() == []
