@@ -15,7 +15,7 @@ MINUTES ?= 60
 # Tests at a time in `make test`; 0 runs them one after the other in pytest itself.
 PROCESSES ?= 2
 
-.PHONY: help setup demo drill test check format bench bench-ike bench-path bench-xfrm bench-scale interop fuzz image lab \
+.PHONY: help setup demo drill soak test check format bench bench-ike bench-path bench-xfrm bench-scale interop fuzz image lab \
     requirements clean
 
 help: ## This list
@@ -79,6 +79,9 @@ drill: lab ## MINUTES (60) of one-minute certificates and two rolls under traffi
 
 bench-scale: $(STAMP) ## Measure: writes, events, CPU and memory of a mesh of 5,000 simulated nodes on a real API server (root)
 	@$(BIN)/python -m benchmarks.scale $(ARGUMENTS)
+
+soak: lab ## Faults without end under traffic on real nodes: rekeys, kills, outages, crashes; 40 minutes
+	@$(BIN)/python -m tests.soak $(ARGUMENTS)
 
 interop: $(STAMP) ## IKEv2 against strongSwan, libreswan and OpenIKED in real kernels; writes the table in the docs
 	@$(BIN)/python -m tests.interop

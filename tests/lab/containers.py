@@ -44,6 +44,8 @@ def kubelet_configuration(*, client_authority: Path) -> str:
             "volumePluginDir": "/var/lib/kubelet/volume-plugins",
             # No registry would give an image back that was collected.
             "imageGCHighThresholdPercent": 100,
+            # Whatever is killed again and again is there again at once.
+            "crashLoopBackOff": {"maxContainerRestartPeriod": "1s"},
         },
         indent=1,
     )
