@@ -21,7 +21,7 @@ from cryptography import x509
 
 from hauberk_agent.agreed_modes import agreed_modes, in_modes
 from hauberk_agent.blocked_paths import BlockedPaths
-from hauberk_agent.boot_guard import BootGuard
+from hauberk_agent.boot_guard import BootGuard, policies_at_boot
 from hauberk_agent.cache import DesiredCache
 from hauberk_agent.clear_traffic import LOOK_SECONDS, ClearTraffic
 from hauberk_agent.client_ports import first_client_port
@@ -31,7 +31,7 @@ from hauberk_agent.desired import Desired
 from hauberk_agent.esp_probes import EspProbes
 from hauberk_agent.health import HealthServer
 from hauberk_agent.identity import Identity, IdentityKeeper, IdentityStore, Wanted, parse_roots
-from hauberk_agent.interception import desired_interceptor, without_device
+from hauberk_agent.interception import desired_interceptor
 from hauberk_agent.kernel_watch import KINDS, KernelWatch
 from hauberk_agent.lock import AgentLock
 from hauberk_agent.packet_sizes import LOOK_SECONDS as SIZES_SECONDS
@@ -723,12 +723,6 @@ class Agent:
 
     # The cache
 
-    def _policies_at_boot(self) -> tuple[Policy, ...]:
-        """Those of a node without a device of ours, which the host's boot guard doesn't make."""
-        if self.roster is None or without_device(self.roster) is self.roster:
-            return self._policies
-        return desired_policies(without_device(self.roster), self._reqid, sendable=self._sendable.keys)
-
     async def _cache_for_ever(self) -> None:
         while True:
             await self._cache_wake.wait()
@@ -736,7 +730,7 @@ class Agent:
             if self.desired is not None:
                 try:
                     self._cache.save(self.desired)
-                    self._boot_guard.keep(self._policies_at_boot())
+                    self._boot_guard.keep(policies_at_boot(self.roster, self._reqid))
                 except OSError as error:
                     _log.error("the plan can't be cached: %s", error)
                 self.boot = self.boot.model_copy(update={"cached_plan": self._cache.lasting})

@@ -9,14 +9,19 @@ agent recognises it as its own by its band, and updates it in place. Exemptions 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from hauberk_agent.interception import without_device
+from hauberk_agent.policy import desired_policies
+from hauberk_agent.reqid import ChildKey
+from hauberk_agent.roster import Roster
 from hauberk_agent.statefile import read_if_present, write_atomically
+from hauberk_api.plan import Phase, reached
 from hauberk_api.report import BootGuardState
-from hauberk_xfrm import Action, Policy, Slot
+from hauberk_xfrm import Action, Policy, ReqId, Slot
 
 _log = logging.getLogger("hauberk.boot_guard")
 
@@ -78,16 +83,21 @@ def _state(mark: list[str], boot: str) -> BootGuardState:
             return BootGuardState.ABSENT
 
 
-def guard_policies(policies: Iterable[Policy]) -> tuple[Policy, ...]:
-    """What can stand in for a node's policies as long as nobody has keys, the strongest first.
+def policies_at_boot(roster: Roster | None, reqid_of: Callable[[ChildKey], ReqId]) -> tuple[Policy, ...]:
+    """What the node wants when nobody can be sent to yet, and without a device of ours, which the host doesn't make.
 
-    None unless there is a block among them: before a tunnel's last phase, what isn't encrypted goes in clear.
+    None before a tunnel's last phase: what isn't encrypted goes in clear. Whether there is a block among the policies
+    says nothing of that, as none is left where the pod range is just the nodes' own networks.
     """
-    every = tuple(policies)
-    if not any(policy.action is Action.BLOCK for policy in every):
+    if roster is None or not any(reached(tunnel.phase, Phase.BLOCK) for tunnel in roster.tunnels):
         return ()
+    return desired_policies(without_device(roster), reqid_of)
+
+
+def guard_policies(policies: Iterable[Policy]) -> tuple[Policy, ...]:
+    """What can stand in for a node's policies as long as nobody has keys, the strongest first."""
     slots: dict[Slot, Policy] = {}
-    for policy in sorted((_widened(_without_keys(each)) for each in every), key=lambda policy: policy.priority):
+    for policy in sorted((_widened(_without_keys(each)) for each in policies), key=lambda policy: policy.priority):
         slots.setdefault(policy.slot, policy)
     return tuple(slots.values())
 

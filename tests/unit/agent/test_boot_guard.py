@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hauberk_agent.boot_guard import BOOT_ID, FILE, MARK, BootGuard, guard_policies, render
+from hauberk_agent.boot_guard import BOOT_ID, FILE, MARK, BootGuard, guard_policies, policies_at_boot, render
 from hauberk_agent.ownership import PRIORITIES, owns_policy
 from hauberk_agent.policy import desired_policies
 from hauberk_agent.reqid import ChildKey
@@ -28,7 +28,7 @@ def reqid(key: ChildKey) -> ReqId:
 
 def policies(phase: Phase = Phase.BLOCK) -> tuple[Policy, ...]:
     found = roster("n1", plan(tunnel(phase=phase), pod_networks=("10.244.0.0/16",)), n1=node(1), n2=node(2))
-    return desired_policies(found, reqid)
+    return policies_at_boot(found, reqid)
 
 
 def verdict(of: tuple[Policy, ...], source: str, destination: str) -> Action | None:
@@ -45,7 +45,16 @@ def verdict(of: tuple[Policy, ...], source: str, destination: str) -> Action | N
 
 @pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.BLOCK])
 def test_before_block_there_is_nothing_to_guard(phase: Phase) -> None:
-    assert guard_policies(policies(phase)) == ()
+    assert policies(phase) == ()
+
+
+def test_peers_pods_are_guarded_where_the_pod_range_is_just_the_nodes_own_networks() -> None:
+    """Then each block's slot is a peer's or the node's own, and no block is among the policies."""
+    found = roster("n1", plan(tunnel()), n1=node(1), n3=node(3))
+    assert not any(policy.action is Action.BLOCK for policy in desired_policies(found, reqid))
+    guard = guard_policies(policies_at_boot(found, reqid))
+    assert verdict(guard, "10.244.1.9", "10.244.3.9") is Action.BLOCK
+    assert verdict(guard, "10.250.0.1", "10.244.1.9") is Action.ALLOW
 
 
 def test_what_needs_keys_is_blocked_and_what_the_node_needs_is_not() -> None:
