@@ -26,6 +26,7 @@ from hauberk_agent.cache import DesiredCache
 from hauberk_agent.clear_traffic import LOOK_SECONDS, ClearTraffic
 from hauberk_agent.client_ports import first_client_port
 from hauberk_agent.clock import ClockWatch
+from hauberk_agent.datapath import Datapath, find_datapath, misfits, without_blocks
 from hauberk_agent.deposit import Deposit
 from hauberk_agent.desired import Desired
 from hauberk_agent.esp_probes import EspProbes
@@ -56,7 +57,18 @@ from hauberk_api.plan import Phase, reached
 from hauberk_api.report import BootReport, EncapsulatedPeer, ReportStatus
 from hauberk_api.tunnel import Establish
 from hauberk_ike import EndpointSettings, ProposalError
-from hauberk_xfrm import Acquire, ClearCounter, Mode, Policy, ReqId, Routing, SegmentClamp, Xfrm, XfrmError
+from hauberk_xfrm import (
+    Acquire,
+    ClearCounter,
+    Mode,
+    Policy,
+    ReqId,
+    Routing,
+    SegmentClamp,
+    Xfrm,
+    XfrmError,
+    network_devices,
+)
 from hauberk_xfrm.path_mtu import PathMtu, largest_device_mtu
 from hauberk_xfrm.path_routes import ROUTE_MARK, PathRoutes
 
@@ -165,6 +177,7 @@ class Agent:
         self.outcome: Outcome | None = None
         self.report: ReportStatus | None = None
         self.report_problem: str | None = None
+        self.datapath = Datapath()
         self.abilities = kernel.abilities()
         self.sessions = Sessions(
             kernel=kernel,
@@ -266,6 +279,7 @@ class Agent:
         """Takes over what is in the kernel and on disk."""
         for problem in self.abilities.problems:
             _log.error("%s", problem)
+        self._look_at_datapath()
         if self.usable:
             self.sessions.adopt(self.kernel.dump_states())
         cached = self._cache.load(self.settings.node_name)
@@ -399,7 +413,10 @@ class Agent:
         policies: tuple[Policy, ...] = ()
         if roster is not None:
             policies = desired_policies(
-                roster, self._reqid, sendable=self._sendable.keys, first_client_port=first_client_port()
+                without_blocks(roster, misfits(self.datapath, roster)),
+                self._reqid,
+                sendable=self._sendable.keys,
+                first_client_port=first_client_port(),
             )
         self._modes = agreed_modes(self._specs.values(), self.sessions.pairs)
         self._policies = in_modes(policies, self._modes)
@@ -456,10 +473,22 @@ class Agent:
             elif self.roster is not None and self._transport.problems:
                 self._transport.listen(self.roster.own.addresses)
             self._transport.keep_deposited()
+            self._look_at_datapath()
             self._reconcile_policies()
             self._reconcile_routing()
             self._sweep()
             self._report_wake.set()
+
+    def _look_at_datapath(self) -> None:
+        """The CNI may make its devices after the agent has started, and others later."""
+        try:
+            found = find_datapath(network_devices())
+        except XfrmError as error:
+            _log.warning("%s", error)
+            return
+        if found != self.datapath:
+            self.datapath = found
+            self._want_policies()
 
     def _reconcile_policies(self) -> None:
         try:
@@ -635,6 +664,8 @@ class Agent:
             ),
             clear_packets=self.clear.recently,
             boot=self.boot,
+            datapath=self.datapath.report(),
+            misfits=misfits(self.datapath, roster),
             fit=self.sizes.fit,
         )
         return compose(facts, health)

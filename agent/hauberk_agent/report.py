@@ -29,6 +29,7 @@ from hauberk_api.report import (
     WORST_FIRST,
     BootReport,
     CertificateReport,
+    DatapathReport,
     EncapsulatedPeer,
     KernelReport,
     PacketsReport,
@@ -78,6 +79,9 @@ class Facts:
     clear_packets: int = 0
     """Of Permissive tunnels, in about the last minute."""
     boot: BootReport | None = None
+    datapath: DatapathReport | None = None
+    misfits: Mapping[str, str] = field(default_factory=dict[str, str])
+    """By UID of each tunnel that the datapath does not suit: why."""
     fit: Fit | None = None
     """What fits into the tunnels."""
 
@@ -168,8 +172,12 @@ def compose(facts: Facts, health: Health) -> ReportStatus:
         TunnelReport(
             tunnel=tunnel.uid,
             generation=tunnel.generation,
-            ready=usable and not facts.problems and health.ready.get(tunnel.uid, False),
+            ready=usable
+            and not facts.problems
+            and tunnel.uid not in facts.misfits
+            and health.ready.get(tunnel.uid, False),
             phase=facts.phases.get(tunnel.uid),
+            problem=facts.misfits.get(tunnel.uid, "")[:_MESSAGE_LIMIT],
             up=facts.up.get(tunnel.uid),
         )
         for tunnel in roster.tunnels
@@ -196,6 +204,7 @@ def compose(facts: Facts, health: Health) -> ReportStatus:
         encapsulated=tuple(sorted(facts.encapsulated, key=lambda peer: peer.node)[:MAX_UNWELL]),
         clear_packets=facts.clear_packets,
         boot=facts.boot,
+        datapath=facts.datapath,
         packets=_packets(facts.fit),
         state_left=facts.state_left,
     )
@@ -209,6 +218,11 @@ def _reason(facts: Facts, unwell: Sequence[UnwellPeer], all_ready: bool) -> tupl
         return Reason.NO_IDENTITY, _and_the_clock(facts.identity_problem or "", facts)
     if facts.problems:
         return Reason.KERNEL_REFUSED, "; ".join(facts.problems)
+    if facts.misfits:
+        names = {tunnel.uid: tunnel.name for tunnel in facts.roster.tunnels}
+        return Reason.UNSUPPORTED_DATAPATH, "; ".join(
+            f"tunnel {names.get(uid, uid)}: {why}" for uid, why in facts.misfits.items()
+        )
     if unwell:
         worst = unwell[0]
         message = f"{worst.node}: {worst.message}" if worst.message else worst.node

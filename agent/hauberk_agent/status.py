@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hauberk_agent.agent import Agent
+from hauberk_agent.datapath import misfits
 from hauberk_agent.link import Child
 from hauberk_agent.pair import Pair
 from hauberk_api.report import BootGuardState
@@ -58,11 +59,13 @@ def describe(agent: Agent, now: float) -> _Document:
         },
         "boot": {"cachedPlan": agent.boot.cached_plan, "guard": agent.boot.guard},
         "rekeys": {"children": agent.sessions.rekeyed_children, "ike": agent.sessions.rekeyed_ike_sas},
+        "datapath": agent.datapath.report().to_object(),
         "clear": _clear(agent),
         "problems": [
             *([agent.clock.problem] if agent.clock.problem is not None else []),
             *agent.problems,
             *(agent.roster.problems if agent.roster is not None else ()),
+            *(misfits(agent.datapath, agent.roster).values() if agent.roster is not None else ()),
         ],
         "reportProblem": agent.report_problem,
         "podRange": [str(n) for n in agent.roster.pod_range] if agent.roster is not None else [],
@@ -170,6 +173,10 @@ def _lines(d: _Document) -> Iterator[str]:
     )
     yield f"  kernel     {d['kernel']['release']}: {d['kernel']['policies']} policies, {d['kernel']['states']} states"
     yield f"  boot       {_boot(d['boot'])}"
+    if "datapath" in d:
+        datapath = d["datapath"]
+        port = f" port {datapath['port']}" if "port" in datapath else ""
+        yield f"  datapath   {datapath['kind']}{port}" + (f", {datapath['device']}" if datapath["device"] else "")
     if d["clear"] is not None:
         yield f"  in clear   {d['clear']['arriving']} packets from and {d['clear']['leaving']} to peers' pods"
     not_counted = d["clear"]["problem"] if d["clear"] is not None else None

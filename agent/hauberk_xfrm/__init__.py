@@ -22,6 +22,7 @@ from hauberk_xfrm.esp_probe import EspProbe
 from hauberk_xfrm.event import Acquire, Event, Expiry, MappingChange
 from hauberk_xfrm.events import Events, EventSocket
 from hauberk_xfrm.iptfs import IptfsIn, IptfsOut
+from hauberk_xfrm.links import NetworkDevice, network_devices
 from hauberk_xfrm.mark import Mark
 from hauberk_xfrm.migration import Migration, Move
 from hauberk_xfrm.overhead import EspSizes
@@ -89,6 +90,7 @@ __all__ = [
     "Migration",
     "Mode",
     "Move",
+    "NetworkDevice",
     "NotFound",
     "NotSupported",
     "Offload",
@@ -123,4 +125,5 @@ __all__ = [
     "XfrmDevice",
     "XfrmError",
     "diff_policies",
+    "network_devices",
 ]

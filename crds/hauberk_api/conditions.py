@@ -43,6 +43,7 @@ class Reason(StrEnum):
     # Degraded
     AS_WANTED = "AsWanted"
     UNSUPPORTED_KERNEL = "UnsupportedKernel"
+    UNSUPPORTED_DATAPATH = "UnsupportedDatapath"
     AUTHORITY_UNUSABLE = "AuthorityUnusable"
     AUTHORITY_EXPIRES = "AuthorityExpires"
     ADDRESS_CONFLICT = "AddressConflict"

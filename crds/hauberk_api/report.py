@@ -83,6 +83,8 @@ class TunnelReport(Model):
     """All pairs that this node wants for the tunnel have SAs and policies."""
     phase: Phase | None = None
     """The plan's phase that this node has carried out; None before the first."""
+    problem: str = ""
+    """Why the tunnel's traffic is not to be had on this node, in a sentence: its datapath does not suit it."""
     up: int | None = None
     """How many of the tunnel's pairs are up, where they come up on demand; up to ten minutes old. A peer that joins
     does not change it."""
@@ -123,6 +125,28 @@ class BootReport(Model):
     guard: BootGuardState = BootGuardState.ABSENT
 
 
+class DatapathKind(StrEnum):
+    """How pods' packets travel between nodes."""
+
+    ROUTED = "Routed"
+    """By the host's IP stack, with routes."""
+    VXLAN = "VXLAN"
+    GENEVE = "Geneve"
+    """By the host's IP stack into an overlay's device."""
+    BYPASS = "Bypass"
+    """Past the host's IP stack, where no policy sees them."""
+
+
+class DatapathReport(Model):
+    """What the agent has found out of the node's datapath."""
+
+    kind: DatapathKind
+    device: str = ""
+    """By which it is known; none where packets are routed."""
+    port: int | None = None
+    """The overlay's UDP port."""
+
+
 class ReportStatus(Model):
     """IPsecReport.status. metadata.name is the Node's name."""
 
@@ -146,6 +170,7 @@ class ReportStatus(Model):
     clear_packets: int = 0
     """Packets to and from peers of Permissive tunnels that passed in clear in about the last minute."""
     boot: BootReport | None = None
+    datapath: DatapathReport | None = None
     """None: an agent of a version that didn't say."""
     packets: PacketsReport | None = None
     """None: nothing is too large for any tunnel."""

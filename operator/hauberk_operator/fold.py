@@ -27,7 +27,7 @@ from hauberk_api.report import (
     UnwellPeer,
     UnwellReason,
 )
-from hauberk_api.tunnel import Enforcement, Establish
+from hauberk_api.tunnel import Enforcement, Establish, TrafficType
 from hauberk_operator.claims import Conflict
 from hauberk_operator.compile import Verdict
 from hauberk_operator.facts import Json, ReportFacts, TunnelFacts, conditions_of
@@ -43,6 +43,7 @@ MAX_POD_NETWORKS: Final = 64
 
 WORST_FIRST: Final = (
     Reason.UNSUPPORTED_KERNEL,
+    Reason.UNSUPPORTED_DATAPATH,
     Reason.NO_POD_CIDRS,
     Reason.ADDRESS_CONFLICT,
     Reason.AUTHENTICATION_FAILED,
@@ -60,6 +61,7 @@ _NODE_WIDE: Final = frozenset({Reason.NO_IDENTITY, Reason.KERNEL_REFUSED, Reason
 
 _HEADINGS: Final[Mapping[Reason, str]] = {
     Reason.UNSUPPORTED_KERNEL: "The kernel cannot encrypt",
+    Reason.UNSUPPORTED_DATAPATH: "The tunnel's traffic does not pass the host's IP stack",
     Reason.NO_POD_CIDRS: "Has no pod CIDRs, so that nothing of its pods is encrypted",
     Reason.ADDRESS_CONFLICT: "Claims an address of another node",
     Reason.AUTHENTICATION_FAILED: "Not authenticated",
@@ -120,7 +122,8 @@ def fold_tunnel(
         established = min(established, up)
     ready_nodes = sum(1 for report in following.values() if _tunnel_report(report, tunnel.uid, generation).ready)
     permissive = planned is not None and planned.enforcement is Enforcement.PERMISSIVE
-    faults = _faults(members, nodes, reports, unwell, conflicts, permissive=permissive)
+    of_pods = planned is None or planned.traffic.type is TrafficType.POD_NETWORK
+    faults = _faults(members, nodes, reports, unwell, conflicts, uid=tunnel.uid, permissive=permissive, of_pods=of_pods)
     conditions = [
         _condition(ConditionType.ACCEPTED, verdict.accepted, verdict.reason, verdict.message),
         _ready(
@@ -269,7 +272,9 @@ def _faults(
     unwell: Mapping[tuple[str, str], UnwellPeer],
     conflicts: Iterable[Conflict],
     *,
+    uid: str,
     permissive: bool,
+    of_pods: bool,
 ) -> list[_Fault]:
     faults = [
         _Fault(reason=Reason.ADDRESS_CONFLICT, who=conflict.node, message=conflict.sentence())
@@ -285,7 +290,12 @@ def _faults(
             faults.append(_Fault(reason=Reason.UNSUPPORTED_KERNEL, who=name, message=problems))
         elif report.reason in _NODE_WIDE and not report.unwell:
             faults.append(_Fault(reason=Reason(report.reason), who=name, message=report.message))
-        if not nodes[name].pod_cidrs:
+        faults += [
+            _Fault(reason=Reason.UNSUPPORTED_DATAPATH, who=name, message=line.problem)
+            for line in report.tunnels
+            if line.tunnel == uid and line.problem
+        ]
+        if of_pods and not nodes[name].pod_cidrs:
             # Said only of nodes whose agents report: a new Node gets its own a moment after it has registered.
             faults.append(_Fault(reason=Reason.NO_POD_CIDRS, who=name, message=""))
         if permissive and report.clear_packets:

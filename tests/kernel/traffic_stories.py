@@ -14,11 +14,13 @@ from pathlib import Path
 from socket import AF_INET
 from typing import Any, Final
 
+from hauberk_api.conditions import Reason
 from hauberk_api.mesh import NonMembers
 from hauberk_api.node import Role
 from hauberk_api.plan import Phase, PlannedTunnel
 from hauberk_api.tunnel import Topology, Traffic
 from tests.kernel.agent_stories import NUMBERS, eventually, in_clear, ip, is_esp, policies, spis, tell_in
+from tests.kernel.rollout_stories import report
 from tests.kernel.traffic_world import (
     FAMILIES,
     STRANGER,
@@ -90,6 +92,8 @@ def an_overlay_is_encrypted_and_closed_to_strangers(world: TrafficWorld) -> None
     eventually(has_sas(8, 8, 8), "the SAs of the overlay")
     nothing_clear(world, world.silent_overlay)
     assert not world.stranger_gets_into_the_overlay()
+    datapath = world.mesh.status(1)["datapath"]
+    assert (datapath["kind"], datapath["port"]) == ("VXLAN", VXLAN_PORT)
     # To somebody unknown nothing leaves.
     ip("-n", "n1", "neigh", "replace", "10.99.4.2", "lladdr", "02:00:00:00:04:99", "dev", "vx4")
     ip("netns", "exec", "n1", "bridge", "fdb", "append", "02:00:00:00:04:99", "dev", "vx4", "dst", STRANGER)
@@ -141,10 +145,21 @@ def each_phase_carries_an_overlay(world: TrafficWorld) -> None:
 
 def carried(world: TrafficWorld, number: int) -> Phase | None:
     """The phase of its one tunnel that a node's agent has carried out, as it reports."""
-    from tests.kernel.rollout_stories import report
-
     lines = report(number).tunnels
     return lines[0].phase if lines and lines[0].ready else None
+
+
+def an_overlay_on_a_port_that_nobody_has_is_said_and_blocks_nothing(world: TrafficWorld) -> None:
+    want(world, planned("overlay", generation=3, type="Overlay", overlay={"protocol": "VXLAN", "port": 9999}))
+    eventually(lambda: all(misfit(number) for number in NUMBERS), "the reports say so")
+    assert not any("action block" in ip("-n", f"n{number}", "xfrm", "policy", "list", "nosock") for number in NUMBERS)
+    assert world.silent_overlay() == []
+
+
+def misfit(number: int) -> bool:
+    """Whether a node reports that its datapath does not suit its tunnel."""
+    status = report(number)
+    return status.reason == Reason.UNSUPPORTED_DATAPATH and "no VXLAN device on port 9999" in status.tunnels[0].problem
 
 
 def hosts_are_encrypted_and_nobody_is_locked_out(world: TrafficWorld) -> None:
@@ -256,6 +271,7 @@ STORIES: Final[tuple[Callable[[TrafficWorld], None], ...]] = (
     an_overlay_outlives_its_agent_and_is_never_in_clear_without_sas,
     an_overlay_with_a_non_member_is_as_the_mesh_says,
     each_phase_carries_an_overlay,
+    an_overlay_on_a_port_that_nobody_has_is_said_and_blocks_nothing,
     hosts_are_encrypted_and_nobody_is_locked_out,
     networks_behind_a_hub_are_encrypted_as_far_as_the_hub,
     all_classes_at_once_share_the_ike_sas,
