@@ -410,7 +410,10 @@ class EndpointEvents:
             link.lost_at = now
 
     def _retire(self, pair: Pair, child: Child, now: float) -> None:
-        self._caretaker.attempt(pair, lambda: self._keeper.retire(child, now=now, linger=self._times.linger))
+        sends = pair.sends(child.label)  # by another one
+        self._caretaker.attempt(
+            pair, lambda: self._keeper.retire(child, now=now, linger=self._times.linger, sends=sends)
+        )
 
     def _delete_child(self, link: Link, spi_in: int, now: float) -> None:
         if self._caretaker.endpoint is not None:

@@ -289,7 +289,7 @@ def test_an_agent_that_starts_when_the_day_is_over_tries_as_well() -> None:
         party.start()
         party.want(network.members)
     network[1].alive.look(network[1].kernel.dump_states(), network.now)  # before there is any IKE SA
-    network.run(60)
+    network.run(120)
     assert [plain(party) for party in network.parties] == [True, True]
 
 
