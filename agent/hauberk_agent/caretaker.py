@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from math import inf
 from random import Random
 from typing import Final
 
@@ -201,29 +200,26 @@ class Caretaker:
             return True
         if child.outbound_at > now:
             return False
-        if not child.awaits_peer or self.endpoint is None:
-            return True
-        try:
-            return self.endpoint.answers(link.ike_sa, since=child.since, now=now)
-        except UnknownIkeSa:
-            return False
+        return not child.awaits_peer or self._answers(link, since=child.since, now=now)
 
     def _retire_orphans(self, pair: Pair, link: Link, child: Child, now: float) -> None:
         """Gives up what the child stands in for: once its peer is known to send on it, or is alive long after."""
         replaced = [orphan for orphan in pair.orphans if orphan.label == child.label]
         if not replaced:
             return
-        if not self.in_use(pair, child) and self._last_heard(link) < child.since + self._times.settled:
+        at = child.since + self._times.settled
+        if not self.in_use(pair, child) and (now < at or not self._answers(link, since=at, now=now)):
             return
         for orphan in replaced:
             self.attempt(pair, lambda orphan=orphan: self._keeper.retire(orphan, now=now, linger=self._times.linger))
         pair.orphans = [orphan for orphan in pair.orphans if orphan not in replaced]
 
-    def _last_heard(self, link: Link) -> float:
+    def _answers(self, link: Link, *, since: float, now: float) -> bool:
+        """Whether the peer has been heard on a link after that; if not, it is asked."""
         try:
-            return self.endpoint.last_heard(link.ike_sa) if self.endpoint is not None else -inf
+            return self.endpoint is not None and self.endpoint.answers(link.ike_sa, since=since, now=now)
         except UnknownIkeSa:
-            return -inf
+            return False
 
     def _resolve_loser(self, pair: Pair, link: Link, current: Link, now: float) -> None:
         """Another link is preferred: its initiator, or the replacement's, deletes it; in the end we do.

@@ -257,10 +257,6 @@ class IkeEndpoint:
         sa.start_when_established(ProbePath(packet_bytes), now)
         self._registry.settle(sa)
 
-    def last_heard(self, ike_sa: IkeSaId) -> float:
-        """When the last authentic and new message of the peer came on an IKE SA. Raises UnknownIkeSa."""
-        return self._registry.find(ike_sa).last_heard
-
     def delete_child(self, ike_sa: IkeSaId, spi_in: int, *, now: float) -> None:
         """Deletes the CHILD SA whose inbound SPI is `spi_in`; ChildSaDown follows. Raises UnknownIkeSa.
 
