@@ -79,4 +79,4 @@ class EspProbe:
         """Throws away what has come."""
         with suppress(OSError):  # nothing is left, or an ICMP error that a probe met
             for _ in range(_PACKETS_A_CALL):
-                self._socket.recv(0)
+                self._socket.recv(1)  # recv(0) is answered without asking the kernel: nothing would be taken
