@@ -244,7 +244,7 @@ class IkeEndpoint:
         if sa.last_heard > since:
             return True
         if sa.state is State.ESTABLISHED and sa.requests.due is None:
-            sa.start(Liveness(), now)
+            sa.requests.add_first(sa, Liveness(), now)
             self._registry.settle(sa)
         return False
 

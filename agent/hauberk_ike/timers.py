@@ -63,7 +63,8 @@ def handle(sa: "IkeSa", now: float) -> None:
         and sa.peer.dpd_seconds > 0
         and now >= sa.last_heard + sa.peer.dpd_seconds
     ):
-        sa.start(Liveness(), now)
+        # Before what waits for the peer's rekey of the IKE SA to be over: a peer that has died never ends that.
+        sa.requests.add_first(sa, Liveness(), now)
 
 
 def _renew(sa: "IkeSa", now: float) -> None:
