@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hauberk_api.certificate import node_dns_names
 from hauberk_api.names import NodeName, NodeUid, node_identity
 from hauberk_api.tunnel import DEFAULT_ESP_PROPOSALS, DEFAULT_IKE_PROPOSALS
+from hauberk_ike import EndpointSettings
 from tests.attacks.attack import NotRefused
 from tests.kernel.agent_stories import PATIENCE_SECONDS, TUNNEL, World, eventually, settled, spis
 from tests.unit.ike.authority import Authority
@@ -70,8 +71,24 @@ class AttackedAgents:
     ) -> Attempt:
         """Sets up an IKE SA and a CHILD SA with the victim, as far as it lets us.
 
+        The victim tells of a few refusals in each period: when it has told enough, the next period is waited for.
         apart: the CHILD SA in an exchange of its own, once the IKE SA is up.
         """
+        attempt = self._attempt(credentials, identity=identity, claims=claims, ike=ike, apart=apart)
+        if not attempt.children and not attempt.refusals:
+            time.sleep(EndpointSettings().refusals_seconds)
+            attempt = self._attempt(credentials, identity=identity, claims=claims, ike=ike, apart=apart)
+        return attempt
+
+    def _attempt(
+        self,
+        credentials: Credentials,
+        *,
+        identity: int,
+        claims: Sequence[str],
+        ike: str,
+        apart: bool,
+    ) -> Attempt:
         said_before = len(VICTIM_LOG.read_text())
         options: list[str] = ["--local", "10.250.0.3", "--remote", "10.250.0.1", "--profile", "mesh"]
         options += ["--identity", uid_identity(identity), "--peer-identity", uid_identity(VICTIM)]

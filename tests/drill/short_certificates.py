@@ -111,6 +111,7 @@ class ShortCertificates:
         self._progress = progress
         self._certificates: dict[int, x509.Certificate] = {}
         """All that were signed since `prepare`, by their serial numbers."""
+        self._since = datetime.now(UTC)
         self._oldest = 0.0
         self._tell_at = 60.0
         self._lost: dict[Flow, int] = {}
@@ -118,6 +119,7 @@ class ShortCertificates:
 
     def prepare(self) -> None:
         """One-minute certificates for everybody, before anything counts: by a root that leaves no other good."""
+        self._since = datetime.now(UTC).replace(microsecond=0)
         roll = self._settings(roll="short", mode="Distrust", lifetimeSeconds=LIFE_SECONDS)
         self._wait("every agent has a certificate of a minute", lambda: self._rolled(roll) and not self._laggards())
         self._deployment.wait_paired(timeout=READY_SECONDS)
@@ -177,7 +179,8 @@ class ShortCertificates:
         """Takes down what has been signed, and how old the SAs in use are."""
         for item in self._lab.api.get(_REQUESTS)["items"]:
             encoded = item.get("status", {}).get("certificate")
-            if encoded and item["spec"]["signerName"].startswith("hauberk.dev/"):
+            asked_at = datetime.fromisoformat(item["metadata"]["creationTimestamp"])
+            if encoded and asked_at >= self._since and item["spec"]["signerName"].startswith("hauberk.dev/"):
                 certificate = x509.load_pem_x509_certificate(base64.b64decode(encoded))
                 self._certificates[certificate.serial_number] = certificate
         now = datetime.now(UTC)
