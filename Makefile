@@ -44,8 +44,11 @@ lab: $(STAMP) ## Build the lab's parts (kernel, Kubernetes, containerd): 12 minu
 demo: $(STAMP) ## Three real nodes: traffic in clear, apply a tunnel, ESP only; a fourth joins; all removed
 	@$(BIN)/python -m tests.demo
 
-test: lab ## All tests, those on real kernels too
-	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --no-loadscope-reorder
+test: lab ## The tests, those on real kernels too, but for the long ones
+	@$(BIN)/python -m pytest -m "not long" --numprocesses $(PROCESSES) --no-loadscope-reorder
+
+test-long: lab ## The long tests: minutes each, agents under traffic in bare kernels
+	@$(BIN)/python -m pytest -m long --numprocesses $(PROCESSES) --no-loadscope-reorder
 
 check: $(STAMP) ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

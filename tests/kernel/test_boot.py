@@ -10,7 +10,7 @@ import pytest
 from tests.kernel import boot_stories
 from tests.kernel.bare_kernel import tell
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.long]
 
 SECONDS = 500
 

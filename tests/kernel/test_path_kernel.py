@@ -9,7 +9,7 @@ import pytest
 
 from tests.kernel import bare_kernel, path_agent_stories, path_stories, size_stories
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.long]
 
 SECONDS = 400
 MODULES = (size_stories, path_stories, path_agent_stories)
