@@ -10,7 +10,7 @@ import pytest
 from tests.kernel import boot_stories
 from tests.kernel.bare_kernel import tell
 
-pytestmark = [pytest.mark.lab, pytest.mark.long]
+pytestmark = pytest.mark.lab
 
 SECONDS = 500
 
