@@ -361,8 +361,8 @@ def tell_in(
         print(f"{story.__name__}: {time.monotonic() - started:.1f} s", flush=True)
     for story in stories[len(outcomes) :]:
         outcomes[story.__name__] = "not told, because one before it failed"
-    for agent in world.mesh.agents.values():
-        agent.kill()
+    for process in (*world.mesh.agents.values(), *world.mesh.holders):
+        process.kill()
     outcomes_file.write_text(json.dumps(outcomes))
     os.sync()
 
@@ -641,27 +641,6 @@ STORIES: Final[tuple[Callable[[World], None], ...]] = (
     esp_in_udp_does_not_outlive_one_whose_sockets_nobody_holds,
     a_removed_tunnel_leaves_no_state_and_no_policy,
 )
-
-
-def main() -> None:
-    outcomes: dict[str, str | None] = {}
-    world = World()
-    for story in STORIES:
-        started = time.monotonic()
-        try:
-            story(world)
-            outcomes[story.__name__] = None
-        except Exception:  # noqa: BLE001 - whatever went wrong is the outcome
-            logs = [f"n{number}: {Path(f'/run/results/n{number}.log').read_text()}" for number in world.mesh.agents]
-            outcomes[story.__name__] = "\n".join((traceback.format_exc(), *logs))
-            break
-        print(f"{story.__name__}: {time.monotonic() - started:.1f} s", flush=True)
-    for story in STORIES[len(outcomes) :]:
-        outcomes[story.__name__] = "not told, because one before it failed"
-    for process in (*world.mesh.agents.values(), *world.mesh.holders):
-        process.kill()
-    Path(sys.argv[1]).write_text(json.dumps(outcomes))
-    os.sync()
 
 
 if __name__ == "__main__":
