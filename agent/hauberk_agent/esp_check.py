@@ -12,6 +12,9 @@ enough for the pair (hauberk_agent.blocked_paths).
 - **Blocked** is a path on which all of several tries with probes have failed, though each question was answered: then
   IKE passes, both agents live, and ESP is lost. A peer that does not answer ends its IKE SA and is another matter. One
   that cannot tell (an earlier version) is left in peace, and so is one that we can send no probes to.
+- **Elsewhere** is where probes have gone that our own state has not counted: while another SA of the pair still stands
+  beside it, the kernel may prefer that one (xfrm_state_find takes the newer by whole seconds, and of two from one
+  second whichever its hash table has first). That says nothing about the path, and is tried again, ever later.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ from hauberk_xfrm import Spi
 TRY_AGAIN_SECONDS: Final = (0.25, 0.5, 1.0)
 """How long after a try that failed the next one comes. When all are used up the path is blocked."""
 RECHECK_SECONDS: Final = 10.0
+TRY_ELSEWHERE_SECONDS: Final = (1.0, 10.0)
+"""Likewise after the first try that went by another SA; twice as long each time, up to the second."""
 SUSPICIOUS_SECONDS: Final = 3.0
 """How soon a way is checked again on which nothing comes back; once."""
 RESPONDER_WAIT_SECONDS: Final = 1.0
@@ -76,6 +81,10 @@ class _Check:
     """What we had sent when the last check was over,"""
     seen: tuple[int, int] | None = None
     """and what we have sent and received since, at the last look; None: there was none."""
+    sent_before: int | None = None
+    """What our state had counted before the last probes,"""
+    elsewhere: int = 0
+    """and how often it had counted none of them."""
     failures: int = 0
     due: float | None = None
     """When the next try comes."""
@@ -98,13 +107,16 @@ class EspChecks:
         ask: Callable[[Way], bool],
         judged: Callable[[Way, Verdict], None],
         has_received: Callable[[Way], bool],
+        count_sent: Callable[[Way], int | None],
     ) -> None:
         """probe: sends some packets; ask: asks the peer: both return whether that could be done. judged: is called with
-        each verdict. has_received: whether anything has come by the SA's other direction."""
+        each verdict. has_received: whether anything has come by the SA's other direction. count_sent: how many packets
+        have gone by the SA; None: that is not known."""
         self._probe = probe
         self._ask = ask
         self._judged = judged
         self._has_received = has_received
+        self._count_sent = count_sent
         self._checks: dict[NodeUid, _Check] = {}
         self._wakes: list[tuple[float, NodeUid]] = []
         self._under_way: dict[NodeUid, float] = {}
@@ -172,6 +184,10 @@ class EspChecks:
             case _Stage.BASELINE | _Stage.TRAFFIC:
                 check.stage = _Stage.PROBES
                 self._try(check, now)
+            case _Stage.PROBES if check.sent_before is not None and self._count_sent(check.way) == check.sent_before:
+                first, longest = TRY_ELSEWHERE_SECONDS
+                self._plan(check, now + min(first * 2.0**check.elsewhere, longest))
+                check.elsewhere += 1
             case _Stage.PROBES:
                 self._again(check, Verdict.BLOCKED, now)
 
@@ -212,9 +228,11 @@ class EspChecks:
         """Puts a question, after probes if it is about them."""
         if check.stage is _Stage.TRAFFIC and check.over_at is None and self._has_received(check.way):
             check.stage = _Stage.PROBES
-        if check.stage is _Stage.PROBES and not self._probe(check.way):
-            self._again(check, Verdict.UNKNOWN, now)
-            return
+        if check.stage is _Stage.PROBES:
+            check.sent_before = self._count_sent(check.way)
+            if not self._probe(check.way):
+                self._again(check, Verdict.UNKNOWN, now)
+                return
         # What can't be asked is asked on the IKE SA that takes this one's place.
         check.asked = self._ask(check.way)
         if check.asked:
@@ -235,7 +253,7 @@ class EspChecks:
         self._end(check, Verdict.UNKNOWN, now)
 
     def _end(self, check: _Check, verdict: Verdict, now: float) -> None:
-        check.failures = 0
+        check.failures = check.elsewhere = 0
         check.over_at = now
         check.seen = None
         self._judged(check.way, verdict)

@@ -26,7 +26,7 @@ from hauberk_agent.pair_table import PairTable
 from hauberk_agent.times import Times
 from hauberk_api.report import EncapsulationReason, UnwellReason
 from hauberk_ike import Encapsulation, EspArrived, EspPath, IpAddress, UnknownIkeSa
-from hauberk_xfrm import Spi, Template
+from hauberk_xfrm import Spi, Template, XfrmError
 
 _log = logging.getLogger("hauberk.sessions")
 _PROBES: Final = 2
@@ -52,6 +52,7 @@ class EspPaths:
         self.probe: Callable[[Template, int], None] = _cannot_probe
         self._pairs = pairs
         self._caretaker = caretaker
+        self._keeper = keeper
         self._blocked = blocked
         self._wall_clock = wall_clock
         self._times = times
@@ -63,7 +64,11 @@ class EspPaths:
             judged=self._tried,
         )
         self._checks = EspChecks(
-            probe=self._send_probes, ask=self._ask, judged=self._judged, has_received=self._has_received
+            probe=self._send_probes,
+            ask=self._ask,
+            judged=self._judged,
+            has_received=self._has_received,
+            count_sent=self._count_sent,
         )
 
     def begin(self, pair: Pair) -> None:
@@ -218,6 +223,16 @@ class EspPaths:
         pair = self._pairs.get(way.peer)
         child = _plain_child(pair) if pair is not None else None
         return pair is not None and child is not None and self._caretaker.in_use(pair, child)
+
+    def _count_sent(self, way: Way) -> int | None:
+        pair = self._pairs.get(way.peer)
+        child = _plain_child(pair) if pair is not None else None
+        if child is None or child.spi_out != way.spi_out:
+            return None
+        try:
+            return self._keeper.count_sent(child)
+        except XfrmError:
+            return None
 
     def _ask(self, way: Way) -> bool:
         endpoint = self._caretaker.endpoint

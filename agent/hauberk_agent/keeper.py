@@ -200,6 +200,11 @@ class StateKeeper:
         state = self._kernel.get_state(local, spi)
         return state.packets if state is not None and not state.larval else None
 
+    def count_sent(self, child: Child) -> int | None:
+        """How many packets have gone by the child; None if its outbound state is not there. Raises XfrmError."""
+        state = self._kernel.get_state(child.remote, child.spi_out) if child.spi_out is not None else None
+        return state.packets if state is not None else None
+
     def retire(self, child: Child, *, now: float, linger: float, sends: bool = True) -> None:
         """Gives up a child; what still arrives on it is taken for so many seconds.
 

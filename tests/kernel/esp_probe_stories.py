@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from hauberk_xfrm import EspProbe, Mode, Template
+from hauberk_xfrm import EspProbe, Mode, ReqId, Spi, Template
 from tests.kernel.two_hosts import (
     IN_UDP,
     OVER_IPV6,
@@ -105,6 +105,25 @@ def a_probe_passes_though_the_nodes_policies_are_about_pods() -> None:
         check(arrived(right, 4) == 4, arrived(right, 4))
 
 
+def of_two_sas_from_one_second_either_may_carry_a_probe_and_its_counter_tells_which() -> None:
+    """The newer one is first in its hash chain until the table grows, which turns chains round."""
+    carried: set[tuple[int, ...]] = set()
+    for others in (0, 5):
+        with two_hosts() as (left, right), probes(left, right, 4) as (one, _):
+            while time.time() % 1 > 0.5:
+                time.sleep(0.01)
+            associate(left, right, state_of())
+            associate(left, right, state_of())
+            for number in range(others):
+                left.xfrm.add_state(state_of(spi=Spi(0xD0000000 + number), reqid=ReqId(77)))
+                time.sleep(0.05)
+            one.send(template(left, right, 4))
+            sent = [s for s in left.xfrm.dump_states() if s.destination == right.addresses[4] and s.reqid == REQID]
+            carried.add(tuple(state.packets for state in sent))
+            check(sum(state.packets for state in sent) == 1, sent)
+    check(carried == {(0, 1), (1, 0)}, carried)
+
+
 STORIES: tuple[Callable[[], None], ...] = (
     a_probe_arrives_in_tunnel_mode,
     a_probe_arrives_in_transport_mode,
@@ -112,6 +131,7 @@ STORIES: tuple[Callable[[], None], ...] = (
     a_probe_arrives_in_udp,
     without_an_sa_nothing_is_sent,
     a_probe_passes_though_the_nodes_policies_are_about_pods,
+    of_two_sas_from_one_second_either_may_carry_a_probe_and_its_counter_tells_which,
 )
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ class Wire:
         self.now = 100.0
         self.arrived = 0
         self.sent = 0
+        self.elsewhere = False
+        """Whether the kernel sends by another SA."""
         self.received = 0
         self.questions = 0
         self.verdicts: list[Verdict] = []
@@ -33,9 +35,12 @@ class Wire:
             ask=self._ask,
             judged=lambda _, verdict: self.verdicts.append(verdict),
             has_received=lambda _: self.received > 0,
+            count_sent=self._count_sent,
         )
 
     def send(self, packets: int) -> None:
+        if self.elsewhere:
+            return
         self.sent += packets
         self.arrived += packets if self.passes else 0
 
@@ -43,6 +48,9 @@ class Wire:
         if self.can_probe:
             self.send(2)
         return self.can_probe
+
+    def _count_sent(self, _: Way) -> int | None:
+        return self.sent
 
     def _ask(self, asked: Way) -> bool:
         self.questions += 1
@@ -118,6 +126,7 @@ def test_only_so_many_questions_are_under_way_at_once_and_a_dead_peer_holds_nobo
         ask=lambda way: asked.append(way) is None,
         judged=lambda _way, _verdict: None,
         has_received=lambda _: False,
+        count_sent=lambda _: None,
     )
     ways = [Way(peer=NodeUid(f"uid-{n:02}"), ike_sa=IkeSaId(n), spi_out=Spi(0xC0000000 + n)) for n in range(100)]
     for each in ways:
@@ -153,6 +162,29 @@ def test_a_probe_that_is_lost_blocks_nothing() -> None:
     wire.passes = True
     wire.run(3)
     assert wire.verdicts == [Verdict.PASSES]
+
+
+def test_probes_that_go_by_another_sa_say_nothing_and_are_sent_again_until_they_do_not() -> None:
+    wire = Wire()
+    wire.elsewhere = True
+    wire.begin()
+    wire.run(20)
+    assert wire.verdicts == []
+    assert wire.checks.is_open(PEER)
+    assert 4 <= wire.questions <= 6, "ever later"
+    wire.elsewhere = False
+    wire.run(11)
+    assert wire.verdicts == [Verdict.PASSES]
+
+
+def test_a_path_is_blocked_though_its_first_probes_went_by_another_sa() -> None:
+    wire = Wire(passes=False)
+    wire.elsewhere = True
+    wire.begin()
+    wire.run(2)
+    wire.elsewhere = False
+    wire.run(8)
+    assert wire.verdicts == [Verdict.BLOCKED]
 
 
 def test_a_peer_that_cannot_tell_is_left_in_peace() -> None:
