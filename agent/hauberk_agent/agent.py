@@ -39,6 +39,7 @@ from hauberk_agent.packet_sizes import LOOK_SECONDS as SIZES_SECONDS
 from hauberk_agent.packet_sizes import PacketSizes
 from hauberk_agent.pair import PairSpec
 from hauberk_agent.pairing import child_keys, pair_specs
+from hauberk_agent.passage import OwnSteps
 from hauberk_agent.path_widths import PathWidths
 from hauberk_agent.policy import desired_policies
 from hauberk_agent.reconciler import Outcome, our_states, reconcile_policies
@@ -197,6 +198,7 @@ class Agent:
         self.widths = PathWidths(self.sessions.path_searches, PathRoutes(), link_mtu=self._link_mtu.read)
         self.sessions.on_path_found = self._sizes_wake.set
         self.sizes = PacketSizes(SegmentClamp(), path_mtu=self._path_mtu.read, pod_mtu=largest_device_mtu)
+        self._steps = OwnSteps()
         self._carried_out: dict[str, Phase] = {}
         """By tunnel UID: the phase last carried out."""
         self._transport = Transport(
@@ -429,7 +431,9 @@ class Agent:
     @property
     def _protects(self) -> bool:
         """Whether a tunnel is in the phase in which it counts to which peers packets can be sent."""
-        return self.roster is not None and any(tunnel.phase is Phase.PROTECT for tunnel in self.roster.tunnels)
+        return self.roster is not None and (
+            self.roster.passing or any(tunnel.phase is Phase.PROTECT for tunnel in self.roster.tunnels)
+        )
 
     def _pairs_changed(self) -> None:
         try:
@@ -655,7 +659,7 @@ class Agent:
             problems=self.problems,
             clock_problem=self.clock.problem,
             state_left=self._state_left or self._boot_guard.there,
-            phases=self._phases(roster),
+            phases=self._phases(roster, now),
             up=count_up(roster, self.sessions.pairs),
             encapsulated=tuple(
                 EncapsulatedPeer(node=pair.name, reason=reason)
@@ -746,10 +750,11 @@ class Agent:
             await asyncio.sleep(breath)
             await _wait(self._sizes_wake, SIZES_SECONDS)
 
-    def _phases(self, roster: Roster) -> dict[str, Phase]:
+    def _phases(self, roster: Roster, now: float) -> dict[str, Phase]:
         """The phase of each tunnel that has been carried out: of the plan's, or still what was before."""
         if self.outcome is not None and not self.problems:
-            self._carried_out = carried_out(roster, awaits=self._sendable.awaits(self.sessions.pairs))
+            carried = carried_out(roster, awaits=self._sendable.awaits(self.sessions.pairs))
+            self._carried_out = self._steps.told(roster, carried, self._sendable.keys, now)
         return self._carried_out
 
     # The cache

@@ -46,6 +46,7 @@ def pod_policies(roster: Roster, terms: Terms) -> Iterator[Policy]:
 
 
 def _protections(roster: Roster, terms: Terms) -> Iterator[Policy]:
+    blocked = any(blocks(t) and t.traffic.type is TrafficType.POD_NETWORK for t in roster.tunnels)
     for peer in roster.peers:
         for tunnel in peer.tunnels:
             if tunnel.traffic.type is not TrafficType.POD_NETWORK:
@@ -59,6 +60,9 @@ def _protections(roster: Roster, terms: Terms) -> Iterator[Policy]:
                 for selector in narrowed(source, theirs, tunnel.traffic):
                     if outbound is not None:
                         yield protect(Direction.OUT, selector, Rank.POD_NETWORK, theirs.prefixlen, outbound)
+                    elif blocked:
+                        # It enters or leaves a tunnel that blocks already: in clear, until that need not be.
+                        yield exempt(Direction.OUT, selector, Rank.POD_NETWORK, theirs.prefixlen)
                     for direction in INBOUND:
                         yield protect(direction, turned(selector), Rank.POD_NETWORK, theirs.prefixlen, inbound)
 

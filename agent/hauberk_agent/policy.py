@@ -8,6 +8,8 @@ A tunnel's phase says which of its policies stand (hauberk_api.plan.Phase): IN a
 templates optional until Require; OUT protect in Protect for the CHILD SAs that can be sent by, from Require on for all;
 block in Block. A Permissive tunnel never gets beyond Protect.
 
+A pair with a node that enters or leaves has a phase of its own (hauberk_agent.roster).
+
 With `interception: Interface` the policies are those of a device's interface id (hauberk_agent.interception), and what
 is to be blocked on its way out is blocked by routes.
 """

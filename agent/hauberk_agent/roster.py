@@ -16,7 +16,7 @@ from hauberk_agent.desired import Desired
 from hauberk_api.mesh import NonMembers
 from hauberk_api.names import NodeName, NodeUid, node_identity
 from hauberk_api.node import NodeSpec, Role, peers
-from hauberk_api.plan import PlannedTunnel
+from hauberk_api.plan import Phase, PlannedTunnel, reached
 from hauberk_api.tunnel import Topology, Traffic, TrafficType
 from hauberk_ike import IpAddress
 from hauberk_xfrm import IpNetwork
@@ -34,6 +34,8 @@ class Place:
     networks: tuple[IpNetwork, ...]
     roles: Mapping[str, Role] = field(default_factory=dict[str, Role])
     """Its part in each, by the tunnel's UID."""
+    phases: Mapping[str, Phase] = field(default_factory=dict[str, Phase])
+    """Of those that it enters or leaves: how far its pairs go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,8 @@ class Roster:
     """By UID of a Subnets tunnel with hubs: the hub that holds its networks, the first by name that is not shut out."""
     host_exempt_ports: tuple[int, ...]
     """What tunnels of Host leave alone."""
+    passing: bool
+    """Whether this node, or a peer, enters or leaves a tunnel: then a pair's phase is not its tunnel's."""
     pod_range: tuple[IpNetwork, ...]
     problems: tuple[str, ...]
 
@@ -105,6 +109,7 @@ class _Claims:
             addresses=self._claim(name, self._parse(name, spec.addresses, ip_address)),
             networks=self._claim(name, self._parse(name, spec.pod_cidrs, ip_network)),
             roles={membership.tunnel: membership.role for membership in spec.memberships},
+            phases={m.tunnel: m.phase for m in spec.memberships if m.phase is not None},
         )
 
     def _parse(self, name: NodeName, texts: Iterable[str], parse: Callable[[str], _Item]) -> Iterable[_Item]:
@@ -136,7 +141,7 @@ def compile_roster(desired: Desired) -> Roster | None:
     claims = _Claims()
     own = claims.place(desired.own_name, own_spec)
     places = [claims.place(name, desired.nodes[name]) for name in sorted(desired.nodes) if name != own.name]
-    tunnels = tuple(tunnel for tunnel in plan.tunnels if tunnel.uid in own.roles)
+    tunnels = tuple(_as_far_as(tunnel, own) for tunnel in plan.tunnels if tunnel.uid in own.roles)
     peer_list: list[Peer] = []
     problems = claims.problems
     listed = frozenset(plan.revoked_nodes)
@@ -164,6 +169,7 @@ def compile_roster(desired: Desired) -> Roster | None:
         non_members=plan.non_members,
         gateways=_gateways(tunnels, (own, *places), revoked),
         host_exempt_ports=plan.host_exempt_ports,
+        passing=bool(own.phases) or any(peer.place.phases for peer in peer_list),
         pod_range=_pod_range(plan.pod_networks, (own, *places), problems),
         problems=tuple(problems),
     )
@@ -196,13 +202,22 @@ def parsed_networks(texts: Iterable[str]) -> tuple[IpNetwork, ...]:
 def _carried(tunnels: Iterable[PlannedTunnel], own: Place, other: Place) -> tuple[PlannedTunnel, ...]:
     """The tunnels by which two nodes are peers: of each class of traffic the oldest."""
     carried: list[PlannedTunnel] = []
+    if own.phases or other.phases:
+        # Who enters or leaves one tunnel and is in another has that one meanwhile: nothing of it is in clear.
+        tunnels = sorted(tunnels, key=lambda tunnel: tunnel.uid in own.phases or tunnel.uid in other.phases)
     for tunnel in tunnels:
         role = other.roles.get(tunnel.uid)
         if role is None or not peers(own.roles[tunnel.uid], role):
             continue
         if not any(tunnel.traffic.shares(older.traffic) for older in carried):
-            carried.append(tunnel)
+            carried.append(_as_far_as(tunnel, other))
     return tuple(carried)
+
+
+def _as_far_as(tunnel: PlannedTunnel, place: Place) -> PlannedTunnel:
+    """The tunnel in the phase that it has with a node."""
+    phase = place.phases.get(tunnel.uid)
+    return tunnel if phase is None or reached(phase, tunnel.phase) else tunnel.model_copy(update={"phase": phase})
 
 
 def _outer_addresses(own: Place, other: Place) -> tuple[IpAddress, IpAddress] | None:

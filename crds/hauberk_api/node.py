@@ -11,6 +11,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from hauberk_api.model import Model
+from hauberk_api.plan import Phase
 
 
 class Role(StrEnum):
@@ -25,6 +26,8 @@ class Membership(Model):
     tunnel: str
     """The tunnel's UID."""
     role: Role = Role.MEMBER
+    phase: Phase | None = None
+    """The node's own, while it enters or leaves a running tunnel: its pairs go no further. None: the tunnel's."""
 
 
 class NodeSpec(Model):

@@ -19,6 +19,7 @@ from hauberk_api.tunnel import Enforcement, Establish, Interception, Rollout, Tr
 from hauberk_operator.claims import Conflict, Granted, settle_claims
 from hauberk_operator.facts import MemberFacts, NodeFacts, ReportFacts, TunnelFacts
 from hauberk_operator.membership import select_members
+from hauberk_operator.passage import Passages
 from hauberk_operator.precedence import Precedence
 from hauberk_operator.rollout import Rolling, roll_out, take_back, waits_for
 
@@ -58,6 +59,8 @@ class Compiled:
     verdicts: Mapping[str, Verdict]
     """By the tunnel's name; tunnels that are being deleted have none."""
     conflicts: tuple[Conflict, ...]
+    on_their_way: Mapping[str, tuple[str, ...]]
+    """By UID of a planned tunnel: the nodes that enter or leave it."""
     precedence: Precedence
     """Of the plan's tunnels."""
     waits_for: Mapping[str, tuple[str, ...]]
@@ -89,14 +92,16 @@ def compile_mesh(
     in_force = {planned.uid: planned for planned in previous.tunnels} if previous else {}
     planned: list[PlannedTunnel] = []
     roles: dict[str, Mapping[str, Role]] = {}
+    lags: dict[str, Mapping[str, Phase]] = {}
     verdicts: dict[str, Verdict] = {}
     going: dict[str, TunnelFacts] = {}
+    by_name = {node.name: node for node in eligible}
     for tunnel in sorted(tunnels, key=lambda tunnel: (tunnel.created, tunnel.name)):
         last = in_force.get(tunnel.uid)
         rolling = Rolling(uid=tunnel.uid, nodes=nodes, reports=reports)
         if tunnel.deleted:
             if last is not None and tunnel.held and tunnel.uid not in overdue:
-                roles[tunnel.uid] = _members_now(tunnel.uid, members, eligible)
+                roles[tunnel.uid], lags[tunnel.uid] = _members_now(tunnel.uid, members, eligible)
                 going[tunnel.uid] = tunnel
                 planned.append(last)
             continue
@@ -106,27 +111,43 @@ def compile_mesh(
                 verdicts[tunnel.name] = _NOT_YET
                 continue
             entry = last
-            roles[tunnel.uid] = _members_in_force(tunnel, members, eligible)
+            roles[tunnel.uid], lags[tunnel.uid] = _members_in_force(tunnel, members, eligible)
         elif verdict.accepted and tunnel.spec is not None:
             roles[tunnel.uid] = select_members(tunnel.spec, eligible)
+            if last is not None:
+                passages = Passages(
+                    tunnel=last,
+                    rollout=tunnel.spec.rollout,
+                    non_members=mesh.non_members,
+                    nodes=by_name,
+                    members=members,
+                    reports=reports,
+                )
+                roles[tunnel.uid], lags[tunnel.uid] = passages.pass_on(
+                    roles[tunnel.uid], *_members_now(tunnel.uid, members, eligible)
+                )
             entry = roll_out(
-                _plan(tunnel, tunnel.spec), last, tunnel.spec.rollout, members=roles[tunnel.uid], rolling=rolling
+                _plan(tunnel, tunnel.spec),
+                last,
+                tunnel.spec.rollout,
+                members=_settled(roles[tunnel.uid], lags.get(tunnel.uid)),
+                rolling=rolling,
             )
         elif last is not None:
             # An edit that we cannot carry out must not put traffic in clear: what was accepted last stays in force.
             entry = last
-            roles[tunnel.uid] = _members_in_force(tunnel, members, eligible)
+            roles[tunnel.uid], lags[tunnel.uid] = _members_in_force(tunnel, members, eligible)
             still = f"{verdict.message} Generation {last.generation} stays in force."
             verdicts[tunnel.name] = Verdict(accepted=False, reason=verdict.reason, message=still)
         else:
             continue
         planned.append(entry)
-    planned = _take_back(planned, going, roles, nodes, reports, previous)
+    planned = _take_back(planned, going, roles, lags, nodes, reports, previous)
     uids = {entry.uid for entry in planned}
     roles = {uid: members_of for uid, members_of in roles.items() if uid in uids}
     granted, conflicts = settle_claims(nodes, members)
     # Always the oldest tunnel first, whatever the precedence is, or each node would be written with it.
-    specs = _specs(nodes, granted, list(roles.items()), members)
+    specs = _specs(nodes, granted, [(uid, of, lags.get(uid, {})) for uid, of in roles.items()], members)
     plan = Plan(
         generation=0,
         pod_networks=mesh.pod_networks,
@@ -144,12 +165,13 @@ def compile_mesh(
         members=roles,
         verdicts=verdicts,
         conflicts=conflicts,
+        on_their_way={uid: tuple(sorted(of)) for uid, of in lags.items() if of},
         precedence=Precedence(planned, roles),
         waits_for={
             entry.uid: waits_for(
                 entry,
                 final_phase(entry.enforcement),
-                members=roles[entry.uid],
+                members=_settled(roles[entry.uid], lags.get(entry.uid)),
                 rolling=Rolling(uid=entry.uid, nodes=nodes, reports=reports),
             )
             for entry in planned
@@ -212,7 +234,7 @@ def _plan(tunnel: TunnelFacts, spec: TunnelSpec) -> PlannedTunnel:
 def _specs(
     nodes: Iterable[NodeFacts],
     granted: Mapping[str, Granted],
-    tunnels: Sequence[tuple[str, Mapping[str, Role]]],
+    tunnels: Sequence[tuple[str, Mapping[str, Role], Mapping[str, Phase]]],
     members: Mapping[str, MemberFacts],
 ) -> dict[str, NodeSpec]:
     """The IPsecNode of each Node. One that is right already is taken as it is: thousands are, and one is not."""
@@ -220,7 +242,9 @@ def _specs(
     for node in nodes:
         addresses, cidrs = tuple(granted[node.name].addresses), tuple(granted[node.name].pod_cidrs)
         memberships = tuple(
-            _membership(uid, role) for uid, roles in tunnels if (role := roles.get(node.name)) is not None
+            _membership(uid, role, lags.get(node.name))
+            for uid, roles, lags in tunnels
+            if (role := roles.get(node.name)) is not None
         )
         member = members.get(node.name)
         spec = member.spec if member is not None else None
@@ -237,15 +261,21 @@ def _specs(
 
 
 @lru_cache(maxsize=4 * MAX_TUNNELS)
-def _membership(tunnel: str, role: Role) -> Membership:
+def _membership(tunnel: str, role: Role, phase: Phase | None) -> Membership:
     """The same for all nodes, so one object is enough."""
-    return Membership(tunnel=tunnel, role=role)
+    return Membership(tunnel=tunnel, role=role, phase=phase)
+
+
+def _settled(roles: Mapping[str, Role], lags: Mapping[str, Phase] | None) -> Mapping[str, Role]:
+    """The members that are not on their way in or out: these the tunnel's phases are about."""
+    return {name: role for name, role in roles.items() if name not in lags} if lags else roles
 
 
 def _take_back(
     planned: Sequence[PlannedTunnel],
     going: Mapping[str, TunnelFacts],
     roles: Mapping[str, Mapping[str, Role]],
+    lags: Mapping[str, Mapping[str, Phase]],
     nodes: Collection[NodeFacts],
     reports: Mapping[str, ReportFacts],
     previous: Plan | None,
@@ -278,7 +308,7 @@ def _take_back(
             staying.append(entry)
             continue
         rolling = Rolling(uid=entry.uid, nodes=nodes, reports=reports)
-        back = take_back(entry, spec, members=roles[entry.uid], rolling=rolling)
+        back = take_back(entry, spec, members=_settled(roles[entry.uid], lags.get(entry.uid)), rolling=rolling)
         if back is not None:
             last.append(back)
     return staying + last
@@ -286,16 +316,16 @@ def _take_back(
 
 def _members_in_force(
     tunnel: TunnelFacts, members: Mapping[str, MemberFacts], nodes: Iterable[NodeFacts]
-) -> dict[str, Role]:
+) -> tuple[dict[str, Role], dict[str, Phase]]:
     """Who is in a tunnel whose plan stays: whoever was, and Nodes that register meanwhile, as the spec selects.
 
     A new node's pods would else speak with the others' in clear.
     """
     nodes = list(nodes)
-    roles = _members_now(tunnel.uid, members, nodes)
+    roles, lags = _members_now(tunnel.uid, members, nodes)
     if tunnel.spec is not None:
         roles |= select_members(tunnel.spec, [node for node in nodes if not _known(node, members)])
-    return roles
+    return roles, lags
 
 
 def _known(node: NodeFacts, members: Mapping[str, MemberFacts]) -> bool:
@@ -303,9 +333,12 @@ def _known(node: NodeFacts, members: Mapping[str, MemberFacts]) -> bool:
     return member is not None and member.spec is not None and member.spec.node_uid == node.uid
 
 
-def _members_now(uid: str, members: Mapping[str, MemberFacts], nodes: Iterable[NodeFacts]) -> dict[str, Role]:
-    """Who is in a tunnel according to the IPsecNodes."""
+def _members_now(
+    uid: str, members: Mapping[str, MemberFacts], nodes: Iterable[NodeFacts]
+) -> tuple[dict[str, Role], dict[str, Phase]]:
+    """Who is in a tunnel according to the IPsecNodes, and the phases of those that are on their way."""
     roles: dict[str, Role] = {}
+    lags: dict[str, Phase] = {}
     for node in nodes:
         member = members.get(node.name)
         if member is None or member.spec is None or not _known(node, members):
@@ -313,7 +346,9 @@ def _members_now(uid: str, members: Mapping[str, MemberFacts], nodes: Iterable[N
         for membership in member.spec.memberships:
             if membership.tunnel == uid:
                 roles[node.name] = membership.role
-    return roles
+                if membership.phase is not None:
+                    lags[node.name] = membership.phase
+    return roles, lags
 
 
 def _revoked(mesh: MeshSpec, nodes: Iterable[NodeFacts]) -> tuple[str, ...]:

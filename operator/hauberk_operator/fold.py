@@ -91,6 +91,7 @@ def fold_tunnel(
     planned: PlannedTunnel | None,
     precedence: Precedence,
     waits_for: Sequence[str],
+    on_their_way: Sequence[str] = (),
     nodes: Mapping[str, NodeSpec],
     reports: Mapping[str, ReportFacts],
     conflicts: Iterable[Conflict],
@@ -140,6 +141,7 @@ def fold_tunnel(
             paused=tunnel.spec is not None and tunnel.spec.paused,
             planned=planned,
             waits_for=waits_for,
+            on_their_way=on_their_way,
         ),
         _degraded(faults),
         _conflicted(losses, wanted),
@@ -320,6 +322,7 @@ def _ready(
     paused: bool,
     planned: PlannedTunnel | None,
     waits_for: Sequence[str],
+    on_their_way: Sequence[str],
 ) -> Condition:
     if not verdict.accepted:
         return _condition(ConditionType.READY, False, Reason.NOT_ACCEPTED, verdict.message)
@@ -335,6 +338,9 @@ def _ready(
         message = f"Phase {planned.phase}, on the way to {final_phase(planned.enforcement)}."
         if waits_for:
             message += f" The next one waits for {_named(waits_for)}."
+        return _condition(ConditionType.READY, False, Reason.ROLLING_OUT, message)
+    if on_their_way:
+        message = f"Nodes enter or leave, phase by phase: {_named(on_their_way)}."
         return _condition(ConditionType.READY, False, Reason.ROLLING_OUT, message)
     if unready or established + idle < wanted:
         message = f"{established} of {wanted} pairs are encrypted."

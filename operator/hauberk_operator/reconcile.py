@@ -195,6 +195,7 @@ def _write_statuses(view: ClusterView, compiled: Compiled, now: datetime) -> Ite
             planned=planned.get(tunnel.uid),
             precedence=compiled.precedence,
             waits_for=compiled.waits_for.get(tunnel.uid, ()),
+            on_their_way=compiled.on_their_way.get(tunnel.uid, ()),
             nodes=compiled.nodes,
             reports=view.reports,
             conflicts=compiled.conflicts,

@@ -156,6 +156,8 @@ class Mesh:
         self.agents: dict[int, subprocess.Popen[bytes]] = {}
         self.holders: list[subprocess.Popen[bytes]] = []
         self.members: list[int] = [*NUMBERS]
+        self.passing: dict[int, Phase] = {}
+        """Nodes that enter or leave the tunnels, and how far they are."""
         self.revoked: tuple[str, ...] = ()
         """Names or UIDs of nodes."""
         self.roles: dict[tuple[int, str], Role | None] = {}
@@ -186,8 +188,8 @@ class Mesh:
     def directory(self, number: int) -> Path:
         return Path(f"/run/source/n{number}")
 
-    def publish(self) -> None:
-        """Tells all agents what is wanted."""
+    def publish(self, *, seconds_apart: float = 0.0) -> None:
+        """Tells all agents what is wanted, one after the other."""
         bundle = self.authority.certificate.public_bytes(serialization.Encoding.PEM).decode()
         plan = Plan(
             generation=1,
@@ -209,14 +211,17 @@ class Mesh:
             ).model_copy(update=self.altered.get(number, {}))
             objects.append({"kind": NODE_KIND, "metadata": {"name": f"n{number}"}, "spec": spec.to_object()})
         text = "\n---\n".join(json.dumps({"apiVersion": API_VERSION, **item}) for item in objects)
-        for number in NUMBERS:
+        for place, number in enumerate(NUMBERS):
+            if place and seconds_apart:
+                time.sleep(seconds_apart)
             new = self.directory(number) / "objects.new"
             new.write_text(text)
             new.rename(self.directory(number) / "objects.yaml")
 
     def _memberships(self, number: int) -> tuple[Membership, ...]:
         roles = {tunnel.uid: self.roles.get((number, tunnel.uid), Role.MEMBER) for tunnel in self.tunnels}
-        return tuple(Membership(tunnel=uid, role=role) for uid, role in roles.items() if role is not None)
+        phase = self.passing.get(number)
+        return tuple(Membership(tunnel=uid, role=role, phase=phase) for uid, role in roles.items() if role is not None)
 
     def start(self, number: int, *options: str) -> None:
         command = self._command(

@@ -15,15 +15,18 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from itertools import permutations
 from pathlib import Path
 from typing import Final
 
-from hauberk_api.node import Role
+from hauberk_api.mesh import NonMembers
+from hauberk_api.node import NodeSpec, Role
 from hauberk_api.plan import Phase, PlannedTunnel, final_phase
 from hauberk_api.report import ReportStatus
 from hauberk_api.tunnel import Enforcement, Rollout
-from hauberk_operator.facts import NodeFacts, ReportFacts
+from hauberk_operator.facts import MemberFacts, NodeFacts, ReportFacts
+from hauberk_operator.passage import Passages
 from hauberk_operator.rollout import Rolling, roll_out, take_back, waits_for
 from hauberk_xfrm import ClearCounter
 from tests.kernel.agent_stories import MARKER, NUMBERS, TUNNEL, World, in_clear, inside, ip, policies, spis, tell_all
@@ -318,6 +321,68 @@ def a_node_that_joins_a_blocking_mesh_goes_straight_there(world: World) -> None:
     assert [frame for frame in sent_in_clear if frame[12:14] == b"\x08\x00"] == []
 
 
+def pass_on(world: World, number: int, *, inwards: bool) -> list[str]:
+    """Does as the operator does while a node's labels let it into the tunnel, or out. The steps that it took."""
+    name = f"n{number}"
+    mesh, steps = world.mesh, list[str]()
+    wanted = {node.name: Role.MEMBER for node in NODES if node.name != name or inwards}
+    deadline = time.monotonic() + ROLLOUT_SECONDS
+    while not steps or steps[-1] not in ("in", "out"):
+        passages = Passages(
+            tunnel=mesh.tunnels[0],
+            rollout=Rollout.GRADUAL,
+            non_members=NonMembers.ALLOW,
+            nodes={node.name: node for node in NODES},
+            members={
+                node.name: MemberFacts(
+                    name=node.name, uid="", spec=NodeSpec(nodeUID=node.uid, addresses=()), owner_uid=""
+                )
+                for node in NODES
+            },
+            reports=rolling().reports,
+        )
+        present = {f"n{other}": Role.MEMBER for other in NUMBERS if (other, TUNNEL) not in mesh.roles}
+        roles, lags = passages.pass_on(wanted, present, {f"n{other}": at for other, at in mesh.passing.items()})
+        here = lags[name].value if name in lags else "in" if name in roles else "out"
+        if [here] != steps[-1:]:
+            steps.append(here)
+            mesh.roles = {} if name in roles else {(number, TUNNEL): None}
+            mesh.passing = {number: lags[name]} if name in lags else {}
+            mesh.publish(seconds_apart=0.5)
+        assert time.monotonic() < deadline, f"stays where it is: {steps}, {report(number).to_object()}"
+        time.sleep(0.1)
+    return steps
+
+
+def of_others(frames: list[bytes], number: int) -> int:
+    """How many frames in clear are not a node's pod's."""
+    pod = [ip_address(address).packed for address in (f"10.244.{number}.2", f"fd00:244:{number}::2")]
+    return in_clear([frame for frame in frames if not any(address in frame[22:54] for address in pod)])
+
+
+def a_node_leaves_a_blocking_tunnel_and_enters_it_again_without_losing_a_packet(world: World) -> None:
+    """Each step reaches the nodes one after the other, and the node itself last."""
+    with traffic() as running:
+        time.sleep(1)
+        unlearn_what_crossed(world)
+        assert pass_on(world, 3, inwards=False) == ["Protect", "Establish", "out"]
+        time.sleep(3)
+        frames = world.wire.taken()
+        assert in_clear(frames) > 0, "n3's are in clear"
+        assert of_others(frames, 3) == 0, "and nobody else's"
+        deadline = time.monotonic() + 60
+        while spis(3) or policies(3):
+            assert time.monotonic() < deadline, "an empty kernel"
+            time.sleep(0.1)
+        assert pass_on(world, 3, inwards=True) == ["Protect", "in"]
+        time.sleep(2)
+        assert of_others(world.wire.taken(), 3) == 0
+        time.sleep(2)
+        assert in_clear(world.wire.taken()) == 0
+    assert running.lost() == {}
+    assert [line.phase for line in report(3).tunnels] == [Phase.BLOCK]
+
+
 STORIES: Final[tuple[Callable[[World], None], ...]] = (
     a_tunnel_is_applied_under_traffic_without_losing_a_packet,
     a_permissive_tunnel_and_back_under_traffic,
@@ -325,6 +390,7 @@ STORIES: Final[tuple[Callable[[World], None], ...]] = (
     a_permissive_tunnel_counts_what_passes_in_clear,
     a_pair_that_cannot_speak_ike_holds_the_phase_and_loses_nothing,
     a_node_that_joins_a_blocking_mesh_goes_straight_there,
+    a_node_leaves_a_blocking_tunnel_and_enters_it_again_without_losing_a_packet,
 )
 
 if __name__ == "__main__":

@@ -91,12 +91,13 @@ def node(
     role: Role = Role.MEMBER,
     addresses: Sequence[str] | None = None,
     pod_cidrs: Sequence[str] | None = None,
+    phase: Phase | None = None,
 ) -> NodeSpec:
     return NodeSpec(
         nodeUID=f"uid-{number}",
         addresses=tuple(addresses or (f"10.250.0.{number}", f"fd00:250::{number}")),
         podCIDRs=tuple(pod_cidrs if pod_cidrs is not None else (f"10.244.{number}.0/24", f"fd00:244:{number}::/64")),
-        memberships=tuple(Membership(tunnel=uid, role=role) for uid in tunnels),
+        memberships=tuple(Membership(tunnel=uid, role=role, phase=phase) for uid in tunnels),
     )
 
 

@@ -34,7 +34,7 @@ class Wire:
             probe=self._probe,
             ask=self._ask,
             judged=lambda _, verdict: self.verdicts.append(verdict),
-            has_received=lambda _: self.received > 0,
+            has_received=self._has_received,
             count_sent=self._count_sent,
         )
 
@@ -48,6 +48,9 @@ class Wire:
         if self.can_probe:
             self.send(2)
         return self.can_probe
+
+    def _has_received(self, _: Way) -> bool:
+        return self.received > 0
 
     def _count_sent(self, _: Way) -> int | None:
         return self.sent

@@ -214,6 +214,26 @@ def test_phases(phase: Phase, outbound: str, inbound: str, unknown: str) -> None
     assert lookup(found, OUT, POD1, POD9) == unknown
 
 
+@pytest.mark.parametrize("own_is_passing", [True, False])
+@pytest.mark.parametrize(
+    ("phase", "outbound", "inbound"),
+    [(Phase.ESTABLISH, "clear or clear", "may protect 2"), (Phase.PROTECT, "protect 2 or clear", "may protect 2")],
+)
+def test_a_pair_with_a_node_on_its_way_is_in_that_nodes_phase_though_the_tunnel_blocks(
+    phase: Phase, outbound: str, inbound: str, own_is_passing: bool
+) -> None:
+    n1, n2 = node(1, phase=phase if own_is_passing else None), node(2, phase=None if own_is_passing else phase)
+    found = roster("n1", plan(tunnel(), pod_networks=("10.244.0.0/16",)), n1=n1, n2=n2, n3=node(3))
+    with_sa, _, without_sa = outbound.partition(" or ")
+    assert lookup(found, OUT, POD1, POD2, sendable={"uid-2"}) == with_sa
+    assert lookup(found, OUT, POD1, POD2) == without_sa
+    assert lookup(found, FWD, POD2, POD1) == inbound
+    # -> the other pair stays as it is, and so does the block, unless it is this node that is on its way
+    assert lookup(found, OUT, POD1, POD9) == ("clear" if own_is_passing else "block")
+    if not own_is_passing:
+        assert lookup(found, OUT, POD1, "10.244.3.5") == "protect 3"
+
+
 def test_in_protect_each_peer_is_protected_by_itself() -> None:
     found = roster("n1", plan(tunnel(phase=Phase.PROTECT)), n1=node(1), n2=node(2), n3=node(3))
     for sendable, outcomes in (((), "clear clear"), (("uid-3",), "clear protect 3"), (("uid-4",), "clear clear")):

@@ -7,6 +7,7 @@ import pytest
 from hauberk_agent.roster import compile_roster
 from hauberk_api.mesh import NonMembers
 from hauberk_api.node import Role
+from hauberk_api.plan import Phase
 from hauberk_api.tunnel import Traffic
 from tests.unit.agent.mesh import desired, node, plan, roster, tunnel
 
@@ -42,6 +43,27 @@ def test_the_oldest_common_tunnel_carries_a_pair() -> None:
     both = plan(tunnel("old"), tunnel("new"))
     found = roster("n1", both, n1=node(1, tunnels=("new", "old")), n2=node(2, tunnels=("old", "new")))
     assert [[carried.uid for carried in peer.tunnels] for peer in found.peers] == [["old"]]
+
+
+def test_a_node_on_its_way_into_one_tunnel_has_the_other_one_meanwhile() -> None:
+    both = plan(tunnel("old"), tunnel("new"))
+    passing = node(2, tunnels=("old", "new"))
+    memberships = (passing.memberships[0].model_copy(update={"phase": Phase.PROTECT}), passing.memberships[1])
+    passing = passing.model_copy(update={"memberships": memberships})
+    found = roster("n1", both, n1=node(1, tunnels=("old", "new")), n2=passing)
+    assert [[carried.uid for carried in peer.tunnels] for peer in found.peers] == [["new"]]
+    assert found.passing
+
+
+def test_a_pair_goes_as_far_as_the_tunnel_and_both_ends() -> None:
+    for tunnels, one, other, phase in (
+        (Phase.BLOCK, None, Phase.PROTECT, Phase.PROTECT),
+        (Phase.BLOCK, Phase.ESTABLISH, Phase.PROTECT, Phase.ESTABLISH),
+        (Phase.ACCEPT, Phase.PROTECT, None, Phase.ACCEPT),
+    ):
+        found = roster("n1", plan(tunnel(phase=tunnels)), n1=node(1, phase=one), n2=node(2, phase=other))
+        ((carried,),) = (peer.tunnels for peer in found.peers)
+        assert carried.phase is phase
 
 
 @pytest.mark.parametrize(("policy", "exempt"), [(NonMembers.ALLOW, ["n2"]), (NonMembers.DENY, [])])

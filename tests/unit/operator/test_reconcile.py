@@ -376,6 +376,61 @@ def test_a_tunnel_that_goes_hands_its_pairs_over_and_then_goes_back_phase_by_pha
     ]
 
 
+# Nodes that enter and leave
+
+
+def membership(api: FakeApi, name: str) -> str:
+    """How a node is in the one tunnel: "out", "in", or the phase that it is in on its way."""
+    found = api.objects[MEMBER.kind, name]["spec"]["memberships"]
+    return found[0].get("phase", "in") if found else "out"
+
+
+def test_a_node_whose_label_changes_enters_and_leaves_step_by_step() -> None:
+    blue = {"nodeSelector": {"matchLabels": {"pool": "blue"}}}
+    api = cluster(tunnels=(tunnel_json(spec=GRADUAL | blue),))
+    for name in ("n1", "n2"):
+        api.add(NODE, node_json(name, labels={"pool": "blue"}))
+    api.add(NODE, node_json("n3"))
+    phases_followed(api, "n1", "n2")
+    generation = plan(api)["generation"]
+    seen: list[str] = []
+    for labels in ({"pool": "blue"}, {}):
+        api.add(NODE, node_json("n3", labels=labels))
+        while True:
+            settle(api)
+            if seen[-1:] == [membership(api, "n3")]:
+                break
+            seen.append(membership(api, "n3"))
+            (ready,) = (c for c in tunnel_of(api)["status"]["conditions"] if c["type"] == "Ready")
+            if seen[-1] not in ("in", "out"):
+                assert ready["reason"] in ("RollingOut", "WaitingForAgents")
+            phase = "Block" if seen[-1] == "in" else seen[-1]
+            tunnels = [carries(phase=phase)] if seen[-1] != "out" else []
+            api.add(REPORT, report_json("n3", plan=generation, tunnels=tunnels))
+    assert seen == ["Protect", "in", "Protect", "Establish", "out"]
+    assert plan(api)["generation"] == generation, "nobody else's policies change"
+    assert membership(api, "n1") == "in"
+
+
+def test_a_new_node_with_the_label_is_in_at_once() -> None:
+    blue = {"nodeSelector": {"matchLabels": {"pool": "blue"}}}
+    api = cluster(tunnels=(tunnel_json(spec=GRADUAL | blue),))
+    for name in ("n1", "n2"):
+        api.add(NODE, node_json(name, labels={"pool": "blue"}))
+    phases_followed(api, "n1", "n2")
+    api.add(NODE, node_json("n3", labels={"pool": "blue"}))
+    settle(api)
+    assert membership(api, "n3") == "in"
+
+
+def test_a_node_that_is_revoked_is_out_at_once() -> None:
+    api = cluster("n1", "n2", tunnels=(tunnel_json(spec=GRADUAL),))
+    phases_followed(api, "n1", "n2")
+    api.objects[MESH.kind, "default"]["spec"] = {"revokedNodes": ["n2"]}
+    settle(api)
+    assert membership(api, "n2") == "out"
+
+
 # What people are told
 
 
