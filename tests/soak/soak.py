@@ -91,6 +91,7 @@ class Soak:
         try:
             self._deployment.wait_paired(timeout=BACK_SECONDS)
             self._wait_answered()
+            self._wait_over()  # what the beginning of the tunnel took with it is nobody's
             vigil = Vigil(self._lab, lambda: ground(self._lab), directory=self._scratch)
             with Watch(self._lab) as watch, vigil:
                 watch.look()
@@ -138,8 +139,7 @@ class Soak:
         traffic_before, sums_before = self._traffic.stats(), watch.sums()
         started = time.monotonic()
         yield
-        # Messages under way are answered or lost by then.
-        time.sleep(self._traffic.pace.patience_seconds + 2 * self._traffic.pace.interval_seconds)
+        self._wait_over()
         watch.look()
         stats = self._traffic.stats()
         moved = stats.since(traffic_before)
@@ -364,6 +364,10 @@ class Soak:
             self._claims.progress(str(stuck))
             self._stuck |= set(watch.unpaired())
         return time.monotonic() - started
+
+    def _wait_over(self) -> None:
+        """Messages under way are answered or lost by then."""
+        time.sleep(self._traffic.pace.patience_seconds + 2 * self._traffic.pace.interval_seconds)
 
     def _wait_answered(self) -> None:
         deadline = time.monotonic() + BACK_SECONDS
