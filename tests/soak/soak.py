@@ -220,13 +220,16 @@ class Soak:
         self._count("operator_kills", killed, count)
 
     def _leader(self) -> str | None:
-        """The node whose operator leads. The Lease's holder is NODE-RANDOM."""
+        """The node whose operator leads. The Lease's holder is a pod."""
         lease = self._lab.kubectl("-n", NAMESPACE, "get", "lease", "hauberk-operator", "-o", "json", check=False)
         if lease.returncode != 0:
             return None
         holder = json.loads(lease.stdout)["spec"].get("holderIdentity") or ""
-        name = holder.rpartition("-")[0]
-        return name if name in self._names else None
+        pods = self._lab.kubectl("-n", NAMESPACE, "get", "pods", "-o", "json", check=False)
+        if pods.returncode != 0:
+            return None
+        nodes = {pod["metadata"]["name"]: pod["spec"].get("nodeName") for pod in json.loads(pods.stdout)["items"]}
+        return nodes.get(holder)
 
     def _cut_api(self, watch: Watch, count: int) -> None:
         """With an agent killed in every other outage: it starts from what it has on disk."""
