@@ -31,6 +31,11 @@ echo o >/proc/sysrq-trigger; sleep 10
 """
 
 
+def _worker() -> int:
+    """The number of the process of pytest-xdist that this is, 0 for the first and where there are none."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
 def tell(module: str, directory: Path, *, seconds: float, memory: str = "512M") -> dict[str, str | None]:
     """The stories' outcomes. Fails the test, with what was said, when there are none after so many seconds."""
     directory.mkdir(exist_ok=True)
@@ -48,11 +53,12 @@ def boot(
     *arguments: str,
     seconds: float,
     memory: str = "512M",
-    cpu: int = 0,
+    cpu: int | None = None,
     started: Callable[[int], None] = lambda pid: None,
 ) -> str:
     """Runs `python -m MODULE OUTCOMES ARGUMENT...` in a kernel on the host's `cpu`th CPU, to its end or for so long.
 
+    cpu: None for another one in each of pytest's processes, so that kernels that run side by side do not share one.
     `results` is made; the module sees it as /run/results. started: told the kernel's process id. Returns how it ended,
     with what it said, for people.
     """
@@ -70,10 +76,18 @@ def boot(
             )
         )
         init.chmod(0o755)
+        chosen = cpu_for(_worker() if cpu is None else cpu)
         process = subprocess.Popen(
             [
                 *("setpriv", "--pdeathsig", "KILL"),  # it ends with us, however we end
-                *("taskset", "-c", str(cpu_for(cpu)), str(build.ensure_kernel(print)), f"mem={memory}", "seccomp=auto"),
+                *(
+                    "taskset",
+                    "-c",
+                    str(chosen),
+                    str(build.ensure_kernel(print)),
+                    f"mem={memory}",
+                    "seccomp=auto",
+                ),
                 *("umid=bare", f"uml_dir={sockets}"),
                 *("rootfstype=hostfs", "rootflags=/", "ro", f"init={init}", "con=null", "con0=fd:0,fd:1", "quiet"),
             ],
