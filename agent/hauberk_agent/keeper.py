@@ -248,6 +248,10 @@ class StateKeeper:
         """Of a dump, the states of ours that belong to no child: not larval ones, which end by themselves."""
         return [s for s in states if owns_state(s) and not s.larval and (s.destination, s.spi) not in self._known]
 
+    def accounts_for(self, destination: IpAddress, spi: Spi) -> bool:
+        """Whether a complete state of that name is one of ours, installed or adopted and not removed since."""
+        return (destination, spi) in self._known
+
     def vanished(self, child: Child, present: set[tuple[IpAddress, Spi]]) -> bool:
         """Whether a state of the child that should be in the kernel is not among those dumped."""
         inbound_gone = child.spi_in is not None and (child.local, child.spi_in) not in present

@@ -11,11 +11,11 @@ import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from hauberk_xfrm import Acquire, Event, Events, Expiry, IpAddress, MappingChange, Spi
+from hauberk_xfrm import Acquire, Event, Events, Expiry, Flush, IpAddress, MappingChange, Removal, Spi
 
 _log = logging.getLogger("hauberk.kernel")
 
-KINDS: Final[tuple[type[Event], ...]] = (Expiry, MappingChange)
+KINDS: Final[tuple[type[Event], ...]] = (Expiry, Flush, MappingChange, Removal)
 """No acquires: they are heard on a socket of their own, while a tunnel is set up on demand. To listen changes what the
 kernel does (hauberk_xfrm.Xfrm.watch)."""
 
@@ -31,6 +31,7 @@ class Heard(Protocol):
 class Listener(Protocol):
     """Who acts on it: `hauberk_agent.sessions.Sessions`."""
 
+    def misses(self, destination: IpAddress, spi: Spi) -> bool: ...
     def rekey(self, destination: IpAddress, spi: Spi, now: float) -> None: ...
     def follow(self, change: MappingChange, now: float) -> None: ...
     def acquire(self, acquire: Acquire, now: float) -> None: ...
@@ -60,7 +61,9 @@ class KernelWatch:
         now = self._loop.time()
         for event in events.told:
             match event:
-                case Expiry(hard=True):
+                case Expiry(hard=True) | Flush():
+                    self._reconcile()
+                case Removal() if self._listener.misses(event.destination, event.spi):
                     self._reconcile()
                 case Expiry():
                     self._listener.rekey(event.destination, event.spi, now)

@@ -263,6 +263,10 @@ class Sessions:
         self._demand.ask(acquire.reqid, now)
         self._drain()
 
+    def misses(self, destination: IpAddress, spi: Spi) -> bool:
+        """Whether a state that is no longer there ought to be: we have not removed it."""
+        return self._keeper.accounts_for(destination, spi)
+
     def in_use(self, pair: Pair, child: Child) -> bool:
         """Whether a packet has come in on a child: its peer holds it."""
         return self._caretaker.in_use(pair, child)

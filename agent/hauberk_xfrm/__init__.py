@@ -19,7 +19,7 @@ from hauberk_xfrm.errors import (
     XfrmError,
 )
 from hauberk_xfrm.esp_probe import EspProbe
-from hauberk_xfrm.event import Acquire, Event, Expiry, MappingChange
+from hauberk_xfrm.event import Acquire, Event, Expiry, Flush, MappingChange, Removal
 from hauberk_xfrm.events import Events, EventSocket
 from hauberk_xfrm.iptfs import IptfsIn, IptfsOut
 from hauberk_xfrm.links import NetworkDevice, network_devices
@@ -79,6 +79,7 @@ __all__ = [
     "Events",
     "Expiry",
     "ExtraFlag",
+    "Flush",
     "IpAddress",
     "IpNetwork",
     "IptfsIn",
@@ -101,6 +102,7 @@ __all__ = [
     "PolicyFlag",
     "PolicyTable",
     "PolicyType",
+    "Removal",
     "ReqId",
     "Request",
     "Route",

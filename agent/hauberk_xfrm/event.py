@@ -58,4 +58,17 @@ class MappingChange:
     new_port: int
 
 
-Event = Acquire | Expiry | MappingChange | Migration
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """A state was deleted by request: whoever asked, its hearer included. An expiry is told as such and not as this."""
+
+    destination: IpAddress
+    spi: Spi
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flush:
+    """All states were deleted at once (`ip xfrm state flush`), of ESP or of all protocols."""
+
+
+Event = Acquire | Expiry | Flush | MappingChange | Migration | Removal

@@ -1,4 +1,4 @@
-"""Reads the kernel's events: ACQUIRE, EXPIRE, MAPPING and MIGRATE. Called by `events`; pure."""
+"""Reads the kernel's events: ACQUIRE, EXPIRE, DELSA, FLUSHSA, MAPPING and MIGRATE. Called by `events`; pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from struct import error as StructError  # noqa: N812
 from hauberk_xfrm.address import ReqId, Spi, family_of
 from hauberk_xfrm.attribute import Malformed, parse_attributes
 from hauberk_xfrm.decoder import decode_address, decode_policy, decode_selector
-from hauberk_xfrm.event import Acquire, Event, Expiry, MappingChange
+from hauberk_xfrm.event import Acquire, Event, Expiry, Flush, MappingChange, Removal
 from hauberk_xfrm.layout import (
     ACQUIRE_HEAD,
     ACQUIRE_TAIL,
@@ -19,6 +19,8 @@ from hauberk_xfrm.layout import (
     USERPOLICY_ID,
     USERPOLICY_INFO,
     USERPOLICY_TYPE,
+    USERSA_FLUSH,
+    USERSA_ID,
     USERSA_INFO,
     Attribute,
     MessageType,
@@ -27,6 +29,8 @@ from hauberk_xfrm.migration import Migration, Move
 from hauberk_xfrm.policy import Direction, PolicyType
 from hauberk_xfrm.state import ESP, Mode
 
+_ALL_PROTOCOLS = (0, 255)
+"""Nothing and IPSEC_PROTO_ANY (`xfrm_id_proto_match` in include/net/xfrm.h)."""
 _ACQUIRE_BYTES = ACQUIRE_HEAD.size + USERPOLICY_INFO.size + ACQUIRE_TAIL.size
 
 
@@ -74,6 +78,18 @@ def _expiry(body: bytes) -> Expiry | None:
     return Expiry(destination=decode_address(daddr, family), spi=Spi(ntohl(spi)), reqid=ReqId(reqid), hard=bool(hard))
 
 
+def _removal(body: bytes) -> Removal | None:
+    """`xfrm_notify_sa`, which names the state before its attributes."""
+    daddr, spi, family, protocol = USERSA_ID.unpack_from(body)
+    return Removal(destination=decode_address(daddr, family), spi=Spi(ntohl(spi))) if protocol == ESP else None
+
+
+def _flush(body: bytes) -> Flush | None:
+    """`xfrm_notify_sa_flush`."""
+    (protocol,) = USERSA_FLUSH.unpack_from(body)
+    return Flush() if protocol in (ESP, *_ALL_PROTOCOLS) else None
+
+
 def _mapping_change(body: bytes) -> MappingChange | None:
     """`build_mapping`; nothing but ESP has mappings."""
     daddr, spi, family, _protocol, reqid, old, new, old_port, new_port = MAPPING.unpack_from(body)
@@ -119,7 +135,9 @@ def _move(data: bytes) -> Move:
 
 _DECODERS: dict[int, Callable[[bytes], Event | None]] = {
     MessageType.ACQUIRE: _acquire,
+    MessageType.DELSA: _removal,
     MessageType.EXPIRE: _expiry,
+    MessageType.FLUSHSA: _flush,
     MessageType.MAPPING: _mapping_change,
     MessageType.MIGRATE: _migration,
 }

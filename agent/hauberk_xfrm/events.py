@@ -1,4 +1,4 @@
-"""What the kernel says by itself, on a socket of its own: acquires, expiries, mapping changes, migrations.
+"""What the kernel says by itself, on a socket of its own: acquires, expiries, removals, mapping changes, migrations.
 
 The agent's loop watches `fileno` and calls `receive`. An event is told once and never again, and the kernel drops what
 the socket can't hold (ENOBUFS). So whoever hears "missed" dumps and compares.
@@ -16,7 +16,7 @@ from errno import EAGAIN, EINTR, ENOBUFS, EPROTO
 from typing import Final
 
 from hauberk_xfrm.attribute import Malformed
-from hauberk_xfrm.event import Acquire, Event, Expiry, MappingChange
+from hauberk_xfrm.event import Acquire, Event, Expiry, Flush, MappingChange, Removal
 from hauberk_xfrm.event_decoder import decode_event
 from hauberk_xfrm.layout import NETLINK_XFRM, Group
 from hauberk_xfrm.migration import Migration
@@ -27,8 +27,10 @@ _DATAGRAMS_A_CALL: Final = 64
 _GROUPS: Final[dict[type[Event], Group]] = {
     Acquire: Group.ACQUIRE,
     Expiry: Group.EXPIRE,
+    Flush: Group.SA,
     MappingChange: Group.MAPPING,
     Migration: Group.MIGRATE,
+    Removal: Group.SA,
 }
 
 
@@ -41,7 +43,10 @@ class Events:
 
 
 class EventSocket:
-    """Hears events of the given kinds in the network namespace of the thread that makes it. Raises OSError."""
+    """Hears events of the given kinds in the network namespace of the thread that makes it. Raises OSError.
+
+    Removal and Flush come together, of one group, and with them all other changes of states, which are thrown away.
+    """
 
     def __init__(self, kinds: Sequence[type[Event]], *, receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES) -> None:
         self._endpoint = NetlinkEndpoint(

@@ -32,7 +32,7 @@ UDP_ENCAP_ESPINUDP = 2
 
 
 class MessageType(IntEnum):
-    """XFRM_MSG_*: those that this package sends or understands. FLUSHSA and FLUSHPOLICY are not here."""
+    """XFRM_MSG_*: those that this package sends or understands. FLUSHPOLICY is not here, and FLUSHSA never sent."""
 
     NEWSA = 0x10
     DELSA = 0x11
@@ -45,6 +45,7 @@ class MessageType(IntEnum):
     EXPIRE = 0x18
     UPDPOLICY = 0x19
     UPDSA = 0x1A
+    FLUSHSA = 0x1C
     MIGRATE = 0x21
     NEWSADINFO = 0x22
     GETSADINFO = 0x23
@@ -60,6 +61,7 @@ class Group(IntEnum):
 
     ACQUIRE = 1
     EXPIRE = 2
+    SA = 3
     MIGRATE = 7
     MAPPING = 8
 
@@ -129,6 +131,9 @@ SPI_RANGE = Struct("=II")
 
 # struct xfrm_usersa_id: daddr, spi, family, proto, (1)
 USERSA_ID = Struct("=16sIHBx")
+
+# struct xfrm_usersa_flush: proto
+USERSA_FLUSH = Struct("=B")
 
 # struct xfrm_userpolicy_info: selector, lifetime_cfg, lifetime_cur, priority, index, dir, action, flags, share, (4)
 USERPOLICY_INFO = Struct(f"={_SELECTOR}{_LIFETIME_CFG}{_LIFETIME_CUR}IIBBBB4x")

@@ -485,6 +485,22 @@ def a_node_that_lost_its_kernel_state_is_back(world: World) -> None:
     assert world.pods.silent() == []
 
 
+def states_that_somebody_removes_are_replaced_within_seconds(world: World) -> None:
+    world.wire.taken()
+    with inside("n1"), Xfrm() as xfrm:
+        eventually(lambda: settled(NUMBERS), "nothing but what stays")
+        removed = [
+            state for state in xfrm.dump_states() if ip_address("10.250.0.2") in (state.source, state.destination)
+        ]
+        assert len(removed) == 2
+        for state in removed:
+            xfrm.delete_state(destination=state.destination, spi=state.spi, missing_ok=False)
+    seconds = eventually(lambda: len(spis(1) & spis(2)) >= 2 and not world.pods.silent(), "other SAs in their place")
+    assert seconds < 8, "it was found by chance, half a minute later"
+    assert in_clear(world.wire.taken()) == 0
+    eventually(lambda: settled(NUMBERS), "the peer has given up what it had")
+
+
 def sas_that_have_carried_enough_are_rekeyed_without_losing_a_packet(world: World) -> None:
     tunnel = world.mesh.tunnels[0]
     before = spis(1)
@@ -639,6 +655,7 @@ STORIES: Final[tuple[Callable[[World], None], ...]] = (
     a_peer_that_is_gone_leaves_nothing_in_the_others_kernels,
     cleanup_removes_ours_and_nothing_else,
     a_node_that_lost_its_kernel_state_is_back,
+    states_that_somebody_removes_are_replaced_within_seconds,
     sas_that_have_carried_enough_are_rekeyed_without_losing_a_packet,
     an_agent_that_could_not_hear_everything_compares_everything,
     a_peer_that_gets_another_port_of_its_nat_is_followed_by_its_esp,

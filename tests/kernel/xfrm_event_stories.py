@@ -21,11 +21,13 @@ from hauberk_xfrm import (
     Events,
     EventSocket,
     Expiry,
+    Flush,
     Lifetime,
     MappingChange,
     Migration,
     Move,
     NotFound,
+    Removal,
     ReqId,
     Selector,
     Spi,
@@ -232,6 +234,16 @@ def the_tables_say_how_full_they_are() -> None:
         check(left.xfrm.state_table().states == 2, left.xfrm.state_table())
 
 
+def whatever_is_deleted_is_told_and_all_at_once_once() -> None:
+    with two_hosts() as (left, right), watching(left, Removal, Flush) as watched:
+        associate(left, right, state_of())
+        (out,) = [s for s in left.xfrm.dump_states() if s.destination == right.addresses[4]]
+        left.xfrm.delete_state(destination=out.destination, spi=out.spi)
+        check(all_of(watched) == Events(told=(Removal(destination=out.destination, spi=out.spi),)), "not told")
+        ip_shows(left, "xfrm", "state", "flush")
+        check(all_of(watched) == Events(told=(Flush(),)), "a flush is not told")
+
+
 def an_overrun_is_told_when_nothing_is_left_to_read() -> None:
     with two_hosts() as (left, _), inside(left.name):
         mortal = [
@@ -265,6 +277,7 @@ STORIES: tuple[Callable[[], None], ...] = (
     a_tunnel_moves_to_other_addresses_with_its_keys_and_counters,
     what_is_not_there_does_not_move,
     the_tables_say_how_full_they_are,
+    whatever_is_deleted_is_told_and_all_at_once_once,
     an_overrun_is_told_when_nothing_is_left_to_read,
 )
 

@@ -17,9 +17,11 @@ from hauberk_xfrm import (
     Event,
     Events,
     Expiry,
+    Flush,
     IpAddress,
     MappingChange,
     Policy,
+    Removal,
     ReqId,
     Selector,
     Spi,
@@ -32,6 +34,10 @@ HARD = Expiry(destination=THERE, spi=Spi(2), reqid=ReqId(7), hard=True)
 MOVED = MappingChange(
     destination=HERE, spi=Spi(3), reqid=ReqId(7), old_source=THERE, old_port=4500, new_source=THERE, new_port=40001
 )
+MISSED = Removal(destination=THERE, spi=Spi(4))
+"""Of a state that ought to be there,"""
+REMOVED = Removal(destination=THERE, spi=Spi(5))
+"""and of one that ought not."""
 
 _TEMPLATE = Template(source=HERE, destination=THERE, reqid=ReqId(7))
 _SELECTOR = Selector(source=ip_network("10.244.1.2/32"), destination=ip_network("10.244.2.2/32"))
@@ -56,6 +62,9 @@ class Recorder:
 
     def follow(self, change: MappingChange, now: float) -> None:
         self.heard.append(f"follow {change.new_source} {change.new_port}")
+
+    def misses(self, destination: IpAddress, spi: Spi) -> bool:
+        return spi == MISSED.spi
 
     def acquire(self, acquire: Acquire, now: float) -> None:
         self.heard.append(f"acquire {acquire.reqid}")
@@ -91,6 +100,9 @@ class Socket:
         (Events(told=(MOVED,)), ["follow 192.0.2.2 40001", "send"]),
         (Events(told=(MOVED, SOFT)), ["follow 192.0.2.2 40001", "rekey 192.0.2.2 1", "send"]),
         (Events(told=(ASKED,)), ["acquire 7", "send"]),
+        (Events(told=(MISSED,)), ["compare", "send"]),
+        (Events(told=(REMOVED,)), ["send"]),
+        (Events(told=(Flush(),)), ["compare", "send"]),
         (Events(missed=True), ["compare", "send"]),
         (Events(told=(SOFT,), missed=True), ["rekey 192.0.2.2 1", "compare", "send"]),
     ],

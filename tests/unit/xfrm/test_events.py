@@ -19,11 +19,13 @@ from hauberk_xfrm import (
     Event,
     Events,
     Expiry,
+    Flush,
     IpAddress,
     MappingChange,
     Migration,
     Mode,
     Policy,
+    Removal,
     ReqId,
     Selector,
     Spi,
@@ -32,6 +34,7 @@ from hauberk_xfrm import (
 )
 from hauberk_xfrm.address import family_of
 from hauberk_xfrm.attribute import Malformed
+from hauberk_xfrm.encoder import encode_state_id
 from hauberk_xfrm.event_decoder import decode_event
 from hauberk_xfrm.events import Collector
 from hauberk_xfrm.layout import NLMSGHDR, MessageType
@@ -75,6 +78,18 @@ def expiry(state: State, *, hard: bool) -> Expiry:
 @given(states(), st.booleans())
 def test_an_expiry_comes_back_as_it_went(state: State, hard: bool) -> None:
     assert decode_event(MessageType.EXPIRE, expire(state, hard=hard)) == expiry(state, hard=hard)
+
+
+@unhurried
+@given(states())
+def test_a_removal_comes_back_as_it_went(state: State) -> None:
+    body = encode_state_id(state.destination, state.spi) + b"\x08\x00\x01\x00 and attributes"
+    assert decode_event(MessageType.DELSA, body) == Removal(destination=state.destination, spi=state.spi)
+
+
+@pytest.mark.parametrize(("protocol", "flushed"), [(ESP, True), (0, True), (255, True), (51, False)])
+def test_a_flush_counts_where_it_is_about_esp(protocol: int, flushed: bool) -> None:
+    assert decode_event(MessageType.FLUSHSA, bytes([protocol])) == (Flush() if flushed else None)
 
 
 def acquire(
