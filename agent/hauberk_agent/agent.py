@@ -43,7 +43,8 @@ from hauberk_agent.passage import OwnSteps
 from hauberk_agent.path_widths import PathWidths
 from hauberk_agent.policy import desired_policies
 from hauberk_agent.reconciler import Outcome, our_states, reconcile_policies
-from hauberk_agent.report import HOLD_BACK_SECONDS, Facts, Pacer, Readiness, carried_out, compose, count_up
+from hauberk_agent.report import Facts, Readiness, carried_out, compose, count_up
+from hauberk_agent.reporting import Reporting
 from hauberk_agent.reqid import ChildKey, ReqIdTable
 from hauberk_agent.roster import Roster, compile_roster
 from hauberk_agent.route_reconciler import reconcile_routing
@@ -52,7 +53,7 @@ from hauberk_agent.sessions import Sessions
 from hauberk_agent.source import Reporter, Signer, Source
 from hauberk_agent.status_socket import StatusServer
 from hauberk_agent.transport import Transport
-from hauberk_agent.witness import Inquiry, Witnesses, misses
+from hauberk_agent.waiting import wait_for
 from hauberk_api.names import NodeName, NodeUid
 from hauberk_api.plan import Phase, reached
 from hauberk_api.report import BootReport, EncapsulatedPeer, ReportStatus
@@ -79,9 +80,6 @@ _RECONCILE_SECONDS: Final = 30.0
 _SOON_SECONDS: Final = 2.0
 """Until what has failed is tried again."""
 _CACHE_SECONDS: Final = 2.0
-_SETTLED_SECONDS: Final = 0.3
-"""A tunnel's members come one by one: only a roster that has not changed for so long is thought complete."""
-_INQUIRY_SECONDS: Final = 5.0
 _LOCK_SAY_SECONDS: Final = 30.0
 _BREATH_SECONDS: Final = 0.1
 _LOOK_SECONDS: Final = 2.0
@@ -129,7 +127,6 @@ class Agent:
         self.source = source
         self.kernel = kernel
         self.clock = clock or ClockWatch()
-        self._reporter = reporter
         self._fixed_identity = fixed_identity
         self._chance = chance or Random(os.urandom(16))  # noqa: S311 - for jitter
         self._lock = AgentLock(settings.state_directory)
@@ -149,10 +146,6 @@ class Agent:
             else None
         )
         self._readiness = Readiness()
-        self._pacer = Pacer(self._chance)
-        self._witnesses = Witnesses({})
-        self._inquiry = Inquiry(self._chance)
-        self._report_wake = asyncio.Event()
         self._cache_wake = asyncio.Event()
         self._reconcile_wake = asyncio.Event()
         self._pairs_wake = asyncio.Event()
@@ -166,7 +159,6 @@ class Agent:
         self._routing_problems: tuple[str, ...] = ()
         self._routing_left = True
         self._apply_problems: tuple[str, ...] = ()
-        self._roster_since = 0.0
         self._state_left = True
         self._identity_error: str | None = None
         self.started_at = datetime.now(UTC)
@@ -176,8 +168,6 @@ class Agent:
         self.roots: tuple[x509.Certificate, ...] = ()
         self.identity: Identity | None = None
         self.outcome: Outcome | None = None
-        self.report: ReportStatus | None = None
-        self.report_problem: str | None = None
         self.datapath = Datapath()
         self.abilities = kernel.abilities()
         self.sessions = Sessions(
@@ -190,6 +180,13 @@ class Agent:
             blocked=self._blocked,
         )
         self.sessions.on_change = self._pairs_changed
+        self.reporting = Reporting(
+            reporter,
+            node_name=settings.node_name,
+            compose=self._compose,
+            pairs=lambda: self.sessions.pairs,
+            chance=self._chance,
+        )
         self._probes = EspProbes(iptfs=self.abilities.iptfs)
         self.sessions.esp_paths.probe = self._probes.send
         self._sendable = SendableChildren(self.sessions.in_use, unproved=self.sessions.esp_paths.is_unproved)
@@ -240,8 +237,8 @@ class Agent:
                     self._count_for_ever(),
                     self._fit_for_ever(),
                     self._look_for_ever(),
-                    self._report_for_ever(),
-                    self._inquire_for_ever(),
+                    self.reporting.write_for_ever(),
+                    self.reporting.inquire_for_ever(),
                     self._cache_for_ever(),
                 ]
                 if self._keeper is not None:
@@ -335,14 +332,14 @@ class Agent:
     def _follow(self, desired: Desired) -> None:
         """Makes everything follow a snapshot: policies stand before the first SA is asked for."""
         self.desired = desired
-        self._witnesses = Witnesses(desired.nodes)
+        self.reporting.follow(desired.nodes)
         if desired.plan is None:
             self._want_no_identity()
             return
         self._follow_roots(desired.plan.trust_bundle)
         roster = compile_roster(desired)
         if roster != self.roster:
-            self._roster_since = asyncio.get_running_loop().time()
+            self.reporting.roster_changed(asyncio.get_running_loop().time())
             for problem in () if roster is None else roster.problems:
                 _log.warning("%s", problem)
         self.roster = roster
@@ -351,7 +348,7 @@ class Agent:
         else:
             self._want_no_identity()
         self._apply()
-        self._report_wake.set()
+        self.reporting.wake()
 
     def _apply(self) -> None:
         """Brings sockets, policies and sessions up to the roster. What fails is in `problems`, and tried again."""
@@ -440,7 +437,7 @@ class Agent:
             self._blocked.save()
         except OSError as error:
             _log.error("which paths pass no ESP can't be kept: %s", error)
-        self._report_wake.set()
+        self.reporting.wake()
         self._pairs_wake.set()
         self._sizes_wake.set()
 
@@ -458,18 +455,18 @@ class Agent:
                     self._want_policies()
                     self._reconcile_policies()
                     self._reconcile_routing()
-                    self._report_wake.set()
+                    self.reporting.wake()
                 if self._protects and self._sendable.awaits(self.sessions.pairs):
                     wait = _POLL_SECONDS
             await asyncio.sleep(_BREATH_SECONDS)
-            await _wait(self._pairs_wake, wait)
+            await wait_for(self._pairs_wake, wait)
 
     # The kernel
 
     async def _reconcile_for_ever(self) -> None:
         while True:
             wait = _RECONCILE_SECONDS if not self.problems and self._transport.deposited else _SOON_SECONDS
-            await _wait(self._reconcile_wake, wait)
+            await wait_for(self._reconcile_wake, wait)
             if self.desired is None or self.desired.plan is None or not self.usable:
                 continue
             if self._apply_problems:
@@ -481,7 +478,7 @@ class Agent:
             self._reconcile_policies()
             self._reconcile_routing()
             self._sweep()
-            self._report_wake.set()
+            self.reporting.wake()
 
     def _look_at_datapath(self) -> None:
         """The CNI may make its devices after the agent has started, and others later."""
@@ -603,51 +600,27 @@ class Agent:
         now = asyncio.get_running_loop().time()
         self.sessions.set_credentials(credentials, now, renewed=renewed, left_seconds=left_seconds)
         self._transport.pump()
-        self._report_wake.set()
+        self.reporting.wake()
 
     # The report
 
-    async def _report_for_ever(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            wait = await self._report_once(loop)
-            await _wait(self._report_wake, wait)
-
-    async def _report_once(self, loop: asyncio.AbstractEventLoop) -> float:
-        """Writes the report if that is due. Returns the seconds until the next look."""
-        now = loop.time()
-        if self.roster is None:
-            return _SOON_SECONDS
+    def _compose(self, now: float) -> ReportStatus | None:
+        roster = self.roster
+        if roster is None:
+            return None
         if not self.usable:
             self._state_left = False
         elif self._state_left and not self.sessions.pairs:
             # The last states go seconds after their pairs: what waits for an empty kernel should know at once.
             self._look_at_states()
-        report = self._compose(self.roster, now)
-        self.report = report
-        if now < self._roster_since + _SETTLED_SECONDS:
-            return self._roster_since + _SETTLED_SECONDS - now
-        at = self._pacer.due_at(report, now, mesh_size=len(self._witnesses))
-        if at is None:
-            return _SOON_SECONDS
-        if at > now:
-            return min(at - now, _SOON_SECONDS)
-        try:
-            await self._reporter.write(report)
-        except OSError as error:
-            self._pacer.failed(loop.time())
-            self.report_problem = str(error)
-            _log.warning("the report can't be written: %s", error)
-        else:
-            self._pacer.wrote(report, loop.time())
-            self.report_problem = None
-        return 0.1
-
-    def _compose(self, roster: Roster, now: float) -> ReportStatus:
         plan = self.desired.plan if self.desired is not None else None
-        settled = now >= self._roster_since + _SETTLED_SECONDS
-        silent = self._missed().keys() - self._inquiry.alone
-        health = self._readiness.assess(roster, self.sessions.pairs, now, complete=settled, silent=silent)
+        health = self._readiness.assess(
+            roster,
+            self.sessions.pairs,
+            now,
+            complete=self.reporting.is_settled(now),
+            silent=self.reporting.left_to_others,
+        )
         facts = Facts(
             version=self.settings.version,
             plan_generation=plan.generation if plan is not None else 0,
@@ -674,37 +647,14 @@ class Agent:
         )
         return compose(facts, health)
 
-    def _missed(self) -> dict[NodeName, float]:
-        """The peers that this node misses and is no witness of, and since when it would have said so if it were."""
-        missed: dict[NodeName, float] = {}
-        for pair in self.sessions.pairs:
-            name = NodeName(pair.name)
-            if pair.unwell_since is not None and self.settings.node_name not in self._witnesses.of(name):
-                missed[name] = pair.unwell_since + HOLD_BACK_SECONDS
-        return missed
+    def _phases(self, roster: Roster, now: float) -> dict[str, Phase]:
+        """The phase of each tunnel that has been carried out: of the plan's, or still what was before."""
+        if self.outcome is not None and not self.problems:
+            carried = carried_out(roster, awaits=self._sendable.awaits(self.sessions.pairs))
+            self._carried_out = self._steps.told(roster, carried, self._sendable.keys, now)
+        return self._carried_out
 
-    async def _inquire_for_ever(self) -> None:
-        """Asks, where peers are missed of which others should report that, whether they do."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(_INQUIRY_SECONDS)
-            peer = self._inquiry.due(self._missed(), len(self._witnesses), loop.time())
-            if peer is None:
-                continue
-            try:
-                others_miss_it = await self._is_missed_by_others(peer)
-            except OSError as error:
-                _log.debug("what others report of %s can't be read: %s", peer, error)
-                continue
-            self._inquiry.heard(peer, others_miss_it=others_miss_it, now=loop.time())
-            self._report_wake.set()
-
-    async def _is_missed_by_others(self, peer: NodeName) -> bool:
-        for witness in self._witnesses.of(peer):
-            report = await self._reporter.read(witness)
-            if report is not None and misses(report, peer):
-                return True
-        return False
+    # Looks at what goes by the SAs
 
     async def _look_for_ever(self) -> None:
         """Looks at what has gone by the SAs, where that tells something."""
@@ -727,7 +677,7 @@ class Agent:
             await asyncio.sleep(LOOK_SECONDS)
             if self.clear.wanted:
                 self.clear.look(asyncio.get_running_loop().time())
-                self._report_wake.set()
+                self.reporting.wake()
 
     async def _fit_for_ever(self) -> None:
         """Sees to it that pods' packets fit into the tunnels: soon after a pair has its SAs, and every so often."""
@@ -745,17 +695,10 @@ class Agent:
                     before = self.sizes.fit
                     self.sizes.look(self.roster, states, loop.time())
                     if self.sizes.fit != before:
-                        self._report_wake.set()
+                        self.reporting.wake()
                     breath = max(breath, len(states) * _LOOK_SECONDS_A_STATE)
             await asyncio.sleep(breath)
-            await _wait(self._sizes_wake, SIZES_SECONDS)
-
-    def _phases(self, roster: Roster, now: float) -> dict[str, Phase]:
-        """The phase of each tunnel that has been carried out: of the plan's, or still what was before."""
-        if self.outcome is not None and not self.problems:
-            carried = carried_out(roster, awaits=self._sendable.awaits(self.sessions.pairs))
-            self._carried_out = self._steps.told(roster, carried, self._sendable.keys, now)
-        return self._carried_out
+            await wait_for(self._sizes_wake, SIZES_SECONDS)
 
     # The cache
 
@@ -770,7 +713,7 @@ class Agent:
                 except OSError as error:
                     _log.error("the plan can't be cached: %s", error)
                 self.boot = self.boot.model_copy(update={"cached_plan": self._cache.lasting})
-                self._report_wake.set()
+                self.reporting.wake()
             await asyncio.sleep(_CACHE_SECONDS)
 
 
@@ -779,13 +722,3 @@ def _asks_on_demand(roster: Roster) -> bool:
     return any(
         tunnel.establish is Establish.ON_DEMAND and reached(tunnel.phase, Phase.REQUIRE) for tunnel in roster.tunnels
     )
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Until the event is set or the time is over; clears the event."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return
-    event.clear()

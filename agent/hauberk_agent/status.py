@@ -32,7 +32,7 @@ def describe(agent: Agent, now: float) -> _Document:
     plan = agent.desired.plan if agent.desired is not None else None
     identity = agent.identity
     certificate = identity.certificate if identity is not None else None
-    report = agent.report
+    report = agent.reporting.report
     return {
         "node": agent.settings.node_name,
         "version": agent.settings.version,
@@ -67,7 +67,7 @@ def describe(agent: Agent, now: float) -> _Document:
             *(agent.roster.problems if agent.roster is not None else ()),
             *(misfits(agent.datapath, agent.roster).values() if agent.roster is not None else ()),
         ],
-        "reportProblem": agent.report_problem,
+        "reportProblem": agent.reporting.problem,
         "podRange": [str(n) for n in agent.roster.pod_range] if agent.roster is not None else [],
         "peers": [
             _peer(pair, states, now, agent.sessions.esp_paths.why(pair))

@@ -6,7 +6,7 @@ which all agents compute alike from the IPsecNodes. A witness reports a pair tha
 reads the witnesses' reports, and if one of them misses the peer too, there is nothing to add. If none does, the trouble
 is between these two nodes alone, and is reported.
 
-Pure; agent.py does the reading. Times are seconds on the agent's clock.
+Pure; reporting.py does the reading. Times are seconds on the agent's clock.
 """
 
 from __future__ import annotations
