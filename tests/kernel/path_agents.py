@@ -25,8 +25,8 @@ from tests.kernel.path_world import PathWorld
 from tests.unit.ike.authority import Authority
 
 TUNNEL: Final = "11111111-1111-1111-1111-111111111111"
-PATIENCE_SECONDS: Final = 60.0
-"""Generous: the machine may be busy."""
+PATIENCE_SECONDS: Final = 90.0
+"""Generous: the machine may be busy, and a report's details are written once a minute."""
 
 
 class PathAgents:
