@@ -46,6 +46,7 @@ class Reason(StrEnum):
     UNSUPPORTED_DATAPATH = "UnsupportedDatapath"
     AUTHORITY_UNUSABLE = "AuthorityUnusable"
     AUTHORITY_EXPIRES = "AuthorityExpires"
+    ISSUER_NOT_SIGNING = "IssuerNotSigning"
     ADDRESS_CONFLICT = "AddressConflict"
     AUTHENTICATION_FAILED = "AuthenticationFailed"
     NO_PROPOSAL_CHOSEN = "NoProposalChosen"

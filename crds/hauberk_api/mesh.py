@@ -56,6 +56,28 @@ class Roll(Model):
     mode: RollMode = RollMode.OVERLAP
 
 
+class ConfigMapKey(Model):
+    """A key of a ConfigMap in the operator's namespace."""
+
+    name: str
+    key: str = "ca.crt"
+
+
+class IssuerReference(Model):
+    """The cert-manager issuer that signs the nodes' certificates, and the CA that it is known by."""
+
+    name: str
+    kind: str = "Issuer"
+    group: str = "cert-manager.io"
+    ca_bundle: str = ""
+    """PEM: every CA that the issuer's certificates may lead to. Empty: in ca_config_map."""
+    ca_config_map: ConfigMapKey | None = None
+
+    def __str__(self) -> str:
+        suffix = "" if self.group == "cert-manager.io" else f".{self.group}"
+        return f"{self.kind}{suffix} {self.name}"
+
+
 class CertificateSettings(Model):
     """The mesh's authority, and the certificates that it signs. Lives are in seconds."""
 
@@ -64,6 +86,8 @@ class CertificateSettings(Model):
     curve: Curve = Curve.P256
     ca_secret: str = ""
     """The Secret with the authority to use, in the operator's namespace. Empty: the operator makes its own."""
+    issuer: IssuerReference | None = None
+    """Who signs in the place of the mesh's own authority."""
     roll: Roll = Roll()
 
 

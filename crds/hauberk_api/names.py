@@ -20,6 +20,8 @@ OPERATOR_SERVICE_ACCOUNT: Final = "hauberk-operator"
 CA_SECRET: Final = "hauberk-ca"  # noqa: S105 - the name of a Secret, not one
 IMPORTED_CA_SECRET: Final = "hauberk-imported-ca"  # noqa: S105 - the name of a Secret, not one
 """What the operator may read besides: where people put the authority that the mesh is to use."""
+CERTIFICATE_REQUEST_LABEL: Final = "hauberk.dev/for"
+"""On a CertificateRequest of cert-manager's: the UID of the CertificateSigningRequest that it is made for."""
 REVOKED_LABEL: Final = "node-restriction.kubernetes.io/hauberk-revoked"
 """A Node with this label is out of the mesh, like one in revokedNodes. The prefix is one that no kubelet may write."""
 LEASE: Final = "hauberk-operator"

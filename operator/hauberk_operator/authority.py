@@ -2,10 +2,11 @@
 
 The Secret, of type kubernetes.io/tls in the operator's namespace, has the root that signs (tls.crt, tls.key), in a
 roll the next one (next.crt, next.key) or the ones before, without keys (previous.crt), and as annotations what
-ca_roll.py goes by. A new Secret is a POST and every change a PUT with the version that was read: of two operators one
+ca_roll.py goes by. Of a root whose key an issuer of cert-manager's has (delegation.py), the key is empty, and an
+annotation says so. A new Secret is a POST and every change a PUT with the version that was read: of two operators one
 wins, and the other reads what the first has written.
 
-Called by lead.py as the step of a loop of its own. Keys stay in here: others get a Signer, and certificates.
+Called by lead.py as the step of a loop of its own. Keys stay in here: others get an Issuer, and certificates.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from hauberk_api.mesh import CertificateSettings, MeshSpec, RollMode
 from hauberk_api.names import CA_SECRET
 from hauberk_operator.ca import (
     BadAuthorityError,
+    DelegatedRoot,
+    Root,
     SecretSigner,
-    Signer,
     certificate_pem,
     create_root,
     key_pem,
@@ -46,7 +48,10 @@ from hauberk_operator.ca_roll import (
     rolls_at,
     witnesses_of,
 )
+from hauberk_operator.cert_manager import CertManager
+from hauberk_operator.delegation import Delegation
 from hauberk_operator.facts import Json
+from hauberk_operator.issuer import Issuer, OwnIssuer
 from hauberk_operator.kube import Kube, KubeError
 from hauberk_operator.standing import Fault, rfc3339, standing_of
 from hauberk_operator.view import ClusterView
@@ -63,6 +68,8 @@ MAX_STEPS: Final = 8
 
 HANDLED: Final = "hauberk.dev/handled-roll"
 SINCE: Final = "hauberk.dev/phase-since"
+DELEGATED: Final = "hauberk.dev/delegated"
+"""Which of the certificates, by their names in the Secret, have their keys with an issuer."""
 _CERTIFICATE: Final = "tls.crt"
 _KEY: Final = "tls.key"
 _NEXT_CERTIFICATE: Final = "next.crt"
@@ -79,27 +86,32 @@ class Authority:
         self,
         kube: Kube,
         view: ClusterView,
+        manager: CertManager,
         *,
         namespace: str,
         clock: Callable[[], datetime],
         changed: Callable[[], None],
+        look: Callable[[], None] = lambda: None,
     ) -> None:
-        """changed: called when standing or signer is another."""
+        """changed: called when standing or issuer is another; look: when there is something for step() to see."""
         self._kube = kube
         self._view = view
         self._namespace = namespace
         self._clock = clock
         self._changed = changed
-        self._signer: Signer | None = None
+        self._delegation = Delegation(kube, view, manager, namespace=namespace, clock=clock, changed=look)
+        self._store: _Store | None = None
         self._waited_for: tuple[str, ...] = ()
         self.standing = standing_of(None, None)
 
-    def published_signer(self) -> Signer | None:
-        """What signs, once the plan in force has its root: before that, no agent would take what it signs."""
-        mesh = self._view.mesh
-        if mesh is None or mesh.plan is None or mesh.plan.authority != self.standing.authority:
+    def published_issuer(self) -> Issuer | None:
+        """Who signs, once the plan in force has its root: before that, no agent would take what it signs."""
+        mesh, store = self._view.mesh, self._store
+        if store is None or mesh is None or mesh.plan is None or mesh.plan.authority != self.standing.authority:
             return None
-        return self._signer
+        if isinstance(store.current, DelegatedRoot):
+            return self._delegation.issuer(self._settings, store.holdings)
+        return OwnIssuer(signer=store.current, clock=self._clock)
 
     async def step(self) -> float:
         """Look at the Secret and do what is due. Returns in how many seconds to look again.
@@ -110,7 +122,10 @@ class Authority:
             secret = await self._kube.find(SECRET, CA_SECRET, namespace=self._namespace)
             store = _Store.parse(secret, self._namespace) if secret is not None else None
             holdings = store.holdings if store is not None else None
+            found = await self._delegation.look(self._settings, holdings)
             imported, fault = await self._read_import()
+            if found.imported is not None:
+                imported = DelegatedRoot(certificate=found.imported)
             now = self._clock()
             move = advance(
                 holdings,
@@ -122,11 +137,13 @@ class Authority:
             if isinstance(move, Move):
                 await self._carry_out(move, secret, store, imported)
                 continue
-            self._take(store, fault or self._expiry(holdings, now))
+            self._take(store, fault or found.fault or self._expiry(holdings, now))
             self._tell_wait(move.waits_for)
             if holdings is not None and holdings.phase is not Phase.STABLE:
                 return ROLLING_SECONDS
             until = (move.until - now) / timedelta(seconds=1) if move.until is not None else IDLE_SECONDS
+            if found.look_in is not None:
+                until = min(until, found.look_in)
             return max(1.0, min(until, IDLE_SECONDS))
         return ROLLING_SECONDS
 
@@ -135,23 +152,33 @@ class Authority:
         mesh = self._view.mesh
         return (mesh.spec if mesh is not None and mesh.spec is not None else MeshSpec()).certificates
 
-    def _wish(self, imported: SecretSigner | None) -> Wish:
+    @property
+    def _unreadable(self) -> bool:
+        mesh = self._view.mesh
+        return mesh is not None and mesh.spec is None
+
+    def _wish(self, imported: Root | None) -> Wish:
         settings = self._settings
         return Wish(
             roll=settings.roll.id,
             distrust=settings.roll.mode is RollMode.DISTRUST,
-            importing=bool(settings.ca_secret),
+            # While the spec can't be read nothing is rolled to anything.
+            importing=bool(settings.ca_secret) or settings.issuer is not None or self._unreadable,
+            delegating=settings.issuer is not None,
             imported=imported.certificate if imported is not None else None,
             patience=max(timedelta(seconds=settings.lifetime_seconds), LEAST_PATIENCE),
         )
 
     def _published(self) -> set[str]:
+        return {fingerprint(root) for root in self._published_roots()}
+
+    def _published_roots(self) -> tuple[x509.Certificate, ...]:
         mesh = self._view.mesh
         bundle = mesh.plan.trust_bundle if mesh is not None and mesh.plan is not None else ""
         try:
-            return {fingerprint(root) for root in x509.load_pem_x509_certificates(bundle.encode())}
+            return tuple(x509.load_pem_x509_certificates(bundle.encode()))
         except ValueError:
-            return set()
+            return ()
 
     async def _read_import(self) -> tuple[SecretSigner | None, Fault | None]:
         """The authority that people have put there, or why it can't be used."""
@@ -174,17 +201,18 @@ class Authority:
         return imported, None
 
     def _expiry(self, holdings: Holdings | None, now: datetime) -> Fault | None:
-        """An imported root is not ours to replace: people are told in good time."""
-        if holdings is None or not self._settings.ca_secret or now < rolls_at(holdings.current):
+        """A root that is not of our making is not ours to replace: people are told in good time."""
+        settings = self._settings
+        if holdings is None or now < rolls_at(holdings.current) or not (settings.ca_secret or settings.issuer):
             return None
         end = rfc3339(holdings.current.not_valid_after_utc)
         verb = "expired" if holdings.current.not_valid_after_utc <= now else "expires"
-        message = f"The imported authority {verb} at {end}: put its successor into Secret {self._settings.ca_secret}"
+        message = f"The imported authority {verb} at {end}: put its successor into Secret {settings.ca_secret}"
+        if settings.issuer is not None:
+            message = f"The CA of {settings.issuer} {verb} at {end}: put its successor beside it for the mesh to trust"
         return Fault(reason=Reason.AUTHORITY_EXPIRES, message=message)
 
-    async def _carry_out(
-        self, move: Move, secret: Json | None, store: _Store | None, imported: SecretSigner | None
-    ) -> None:
+    async def _carry_out(self, move: Move, secret: Json | None, store: _Store | None, imported: Root | None) -> None:
         fresh = imported or self._make() if move.step in (Step.CREATE, Step.PREPARE, Step.REPLACE) else None
         after = _after(move, store, fresh, self._clock())
         body = after.secret(secret, self._namespace)
@@ -227,13 +255,23 @@ class Authority:
 
     def _take(self, store: _Store | None, fault: Fault | None) -> None:
         """Make known what there is."""
-        standing = standing_of(store.holdings if store is not None else None, fault)
-        signer = store.current if store is not None else None
-        if signer is not None and signer.certificate.not_valid_after_utc <= self._clock():
-            signer = None
-        if standing != self.standing or signer != self._signer:
-            self.standing, self._signer = standing, signer
+        holdings = store.holdings if store is not None else None
+        standing = standing_of(holdings, fault, anchors=self._anchors(store), issuer=self._issuer_name(holdings))
+        if store is not None and store.current.certificate.not_valid_after_utc <= self._clock():
+            store = None
+        if standing != self.standing or store != self._store:
+            self.standing, self._store = standing, store
             self._changed()
+
+    def _anchors(self, store: _Store | None) -> tuple[x509.Certificate, ...]:
+        """What is trusted besides: the other CAs of the issuer. Where they can't be read, what is published stays."""
+        if store is None or not store.delegates or not (self._settings.issuer or self._unreadable):
+            return ()
+        return self._published_roots() if self._delegation.anchors is None else self._delegation.anchors
+
+    def _issuer_name(self, holdings: Holdings | None) -> str:
+        issuer = self._settings.issuer
+        return str(issuer) if issuer is not None and holdings is not None and holdings.delegated else ""
 
     def _tell_wait(self, nodes: tuple[str, ...]) -> None:
         if nodes != self._waited_for:
@@ -255,8 +293,8 @@ _DONE: Final = {
 class _Store:
     """The Secret, with its keys."""
 
-    current: SecretSigner
-    next: SecretSigner | None
+    current: Root
+    next: Root | None
     previous: tuple[x509.Certificate, ...]
     handled: str
     since: datetime
@@ -267,9 +305,15 @@ class _Store:
             current=self.current.certificate,
             next=self.next.certificate if self.next is not None else None,
             previous=self.previous,
+            delegated=isinstance(self.current, DelegatedRoot),
             handled=self.handled,
             since=self.since,
         )
+
+    @property
+    def delegates(self) -> bool:
+        """Whether an issuer signs, or will."""
+        return isinstance(self.current, DelegatedRoot) or isinstance(self.next, DelegatedRoot)
 
     @classmethod
     def parse(cls, secret: Json, namespace: str) -> _Store:
@@ -279,10 +323,8 @@ class _Store:
         try:
             previous = _decode(data, _PREVIOUS) if _PREVIOUS in data else b""
             return cls(
-                current=parse_secret(secret),
-                next=parse_secret(secret, certificate=_NEXT_CERTIFICATE, key=_NEXT_KEY)
-                if _NEXT_CERTIFICATE in data
-                else None,
+                current=_parse_root(secret, _CERTIFICATE, _KEY),
+                next=_parse_root(secret, _NEXT_CERTIFICATE, _NEXT_KEY) if _NEXT_CERTIFICATE in data else None,
                 previous=tuple(x509.load_pem_x509_certificates(previous)) if previous else (),
                 handled=annotations.get(HANDLED, ""),
                 since=datetime.fromisoformat(annotations.get(SINCE, "1970-01-01T00:00:00Z")),
@@ -304,8 +346,15 @@ class _Store:
         if self.previous:
             data[_PREVIOUS] = "".join(certificate_pem(root) for root in self.previous)
         metadata: Json = dict(before["metadata"]) if before is not None else {"name": CA_SECRET, "namespace": namespace}
-        annotations = {HANDLED: self.handled, SINCE: rfc3339(self.since)}
-        metadata["annotations"] = (metadata.get("annotations") or {}) | annotations
+        delegated = [
+            name
+            for name, root in ((_CERTIFICATE, self.current), (_NEXT_CERTIFICATE, self.next))
+            if isinstance(root, DelegatedRoot)
+        ]
+        before_that: Json = metadata.get("annotations") or {}
+        annotations = {name: value for name, value in before_that.items() if name != DELEGATED}
+        annotations |= {HANDLED: self.handled, SINCE: rfc3339(self.since)}
+        metadata["annotations"] = annotations | ({DELEGATED: ",".join(delegated)} if delegated else {})
         return {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -315,7 +364,7 @@ class _Store:
         }
 
 
-def _after(move: Move, store: _Store | None, fresh: SecretSigner | None, now: datetime) -> _Store:
+def _after(move: Move, store: _Store | None, fresh: Root | None, now: datetime) -> _Store:
     """What the Secret holds once a step is done."""
     if fresh is not None and (store is None or move.step is Step.REPLACE):
         return _Store(current=fresh, next=None, previous=(), handled=move.handled, since=now)
@@ -325,7 +374,9 @@ def _after(move: Move, store: _Store | None, fresh: SecretSigner | None, now: da
         return replace(store, next=fresh)
     if move.step is Step.SWITCH:
         assert store.next is not None
-        return replace(store, current=store.next, next=None, previous=(store.current.certificate, *store.previous))
+        before = (store.current.certificate, *store.previous)
+        previous = tuple(root for root in before if root != store.next.certificate)
+        return replace(store, current=store.next, next=None, previous=previous)
     return replace(store, previous=())
 
 
@@ -339,6 +390,17 @@ def parse_secret(
     except ValueError:
         raise BadAuthorityError(f"it does not have {certificate} and {key}") from None
     return load_root(*found, now=now)
+
+
+def _parse_root(secret: Json, certificate: str, key: str) -> Root:
+    """One of the Secret hauberk-ca's. Raises BadAuthorityError."""
+    annotations: Json = secret["metadata"].get("annotations") or {}
+    if certificate not in str(annotations.get(DELEGATED, "")).split(","):
+        return parse_secret(secret, certificate=certificate, key=key)
+    try:
+        return DelegatedRoot(certificate=x509.load_pem_x509_certificate(_decode(secret.get("data") or {}, certificate)))
+    except ValueError:
+        raise BadAuthorityError(f"{certificate} can't be read") from None
 
 
 def _decode(data: Json, name: str) -> bytes:

@@ -1,9 +1,9 @@
 """The mesh CA: one self-signed root that signs node certificates and nothing else.
 
-The key is used behind one narrow interface, Signer, so that it may live elsewhere one day (another issuer, an HSM).
-SecretSigner holds it in memory, from the Secret that authority.py keeps; when the root is rolled to another is
-decided in ca_roll.py. What a request may hold is decided in
-approval.py before issue() is called; issue() takes nothing of a request but its public key.
+The key is used behind one narrow interface, Signer, so that it may live elsewhere one day (an HSM).
+SecretSigner holds it in memory, from the Secret that authority.py keeps; of a DelegatedRoot an issuer of cert-manager's
+has the key (delegation.py). When the root is rolled to another is decided in ca_roll.py. What a request may hold is
+decided in approval.py before issue() is called; issue() takes nothing of a request but its public key.
 
 No name constraints on the root: the second SAN is the node's name, which belongs to no domain of ours.
 """
@@ -62,6 +62,16 @@ class SecretSigner:
 
     def sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
         return builder.sign(self.key, signature_hash(self.key.curve))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelegatedRoot:
+    """A CA whose key an issuer has. It need not be self-signed, nor on a curve."""
+
+    certificate: x509.Certificate
+
+
+Root = SecretSigner | DelegatedRoot
 
 
 def create_root(*, mesh: str, lifetime_seconds: int, now: datetime, curve: Curve = Curve.P256) -> SecretSigner:
@@ -138,9 +148,11 @@ def certificate_pem(certificate: x509.Certificate) -> str:
     return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
 
-def key_pem(signer: SecretSigner) -> str:
-    """The key in the clear, PKCS#8, PEM: for the Secret alone."""
-    return signer.key.private_bytes(
+def key_pem(root: Root) -> str:
+    """The key in the clear, PKCS#8, PEM: for the Secret alone. Empty if it is elsewhere."""
+    if isinstance(root, DelegatedRoot):
+        return ""
+    return root.key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode("ascii")
 

@@ -60,6 +60,8 @@ class Holdings:
     next: x509.Certificate | None = None
     previous: tuple[x509.Certificate, ...] = ()
     """Trusted still, though their keys are gone."""
+    delegated: bool = False
+    """Whether the key of the root that signs is an issuer's, and not ours."""
     handled: str = ""
     """The id of the last request for a roll that was taken up."""
     since: datetime
@@ -74,7 +76,7 @@ class Holdings:
     @property
     def trusted(self) -> tuple[x509.Certificate, ...]:
         """The trust bundle, the root that signs first."""
-        return (self.current, *((self.next,) if self.next is not None else ()), *self.previous)
+        return tuple(dict.fromkeys((self.current, *((self.next,) if self.next is not None else ()), *self.previous)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +86,11 @@ class Wish:
     roll: str = ""
     distrust: bool = False
     importing: bool = False
-    """Whether roots come from a Secret of people's, rather than from us."""
+    """Whether roots come from a Secret of people's, or with an issuer, rather than from us."""
+    delegating: bool = False
+    """Whether it is an issuer that signs."""
     imported: x509.Certificate | None = None
-    """What is there, if it can be used."""
+    """What is there, if it can be used and is news."""
     patience: timedelta = LEAST_PATIENCE
     """How long a phase waits for agents."""
 
@@ -142,7 +146,11 @@ def advance(
         return Move(step=Step.CREATE, why="the mesh has no authority", handled=wish.roll)
     if (replacement := _replacement(holdings, wish, now)) is not None:
         return replacement
-    limit = holdings.since + wish.patience
+    patience = wish.patience
+    if holdings.delegated and holdings.phase is Phase.PUBLISHING:
+        # The issuer is gone, or signs with its next CA already: who asks now gets nothing until this is over.
+        patience = LEAST_PATIENCE
+    limit = holdings.since + patience
     match holdings.phase:
         case Phase.STABLE:
             return _begin(holdings, wish, now)
@@ -166,15 +174,24 @@ def _replacement(holdings: Holdings, wish: Wish, now: datetime) -> Move | None:
 
 def _has_new(holdings: Holdings, wish: Wish) -> bool:
     """Whether there is something to roll to: our own roots are made as wanted, people's must have come."""
-    return not wish.importing or (wish.imported is not None and wish.imported != holdings.current)
+    if not wish.importing:
+        return True
+    # The same root is news, too, when another has its key by now.
+    moved = wish.imported == holdings.current and wish.delegating is not holdings.delegated
+    return wish.imported is not None and (wish.imported != holdings.current or moved)
 
 
 def _begin(holdings: Holdings, wish: Wish, now: datetime) -> Move | Wait:
     due = rolls_at(holdings.current)
     if wish.importing:
         if _has_new(holdings, wish):
-            return Move(step=Step.PREPARE, why="the imported Secret holds another root", handled=wish.roll)
+            where = (
+                "the issuer signs with another root" if wish.delegating else "the imported Secret holds another root"
+            )
+            return Move(step=Step.PREPARE, why=where, handled=wish.roll)
         return Wait(until=holdings.current.not_valid_after_utc)
+    if holdings.delegated:
+        return Move(step=Step.PREPARE, why="no issuer is to sign any more", handled=wish.roll)
     if wish.roll and wish.roll != holdings.handled:
         return Move(step=Step.PREPARE, why=f"roll {wish.roll!r}", handled=wish.roll)
     if now >= due:

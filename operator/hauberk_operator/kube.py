@@ -222,7 +222,7 @@ class Kube:
             raise
         return frozenset(resource["name"] for resource in found.get("resources", ()))
 
-    async def watch(self, resource: Resource, version: int) -> AsyncIterator[tuple[str, Json]]:
+    async def watch(self, resource: Resource, version: int, *, namespace: str = "") -> AsyncIterator[tuple[str, Json]]:
         """What becomes of a kind's objects from a version on: the event's type and the object, until the API server
         ends the watch. An ERROR's object is a metav1.Status. Raises KubeError."""
         query = {"watch": "1", "resourceVersion": str(version), "timeoutSeconds": str(WATCH_SECONDS)}
@@ -230,7 +230,9 @@ class Kube:
         try:
             async with (
                 await self.session() as session,
-                session.get(f"{self.server}{resource.path()}", params=query, timeout=timeout) as response,
+                session.get(
+                    f"{self.server}{resource.path(namespace=namespace)}", params=query, timeout=timeout
+                ) as response,
             ):
                 if response.status >= 400:
                     raise _refusal(response.status, await response.read())

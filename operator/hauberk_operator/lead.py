@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 from hauberk_api.kinds import GROUP, MESH_NAME, MESHES, NODES, REPORTS, TUNNELS, VERSION
 from hauberk_api.names import SIGNER, STARTUP_TAINT, TAINT_REMOVED
 from hauberk_operator.authority import Authority
+from hauberk_operator.cert_manager import CertManager
 from hauberk_operator.cni_watch import CniWatch
 from hauberk_operator.facts import (
     Facts,
@@ -71,14 +72,30 @@ class Leader:
         self._namespace = namespace
         self._health = health
         self._view = ClusterView()
-        self._authority = Authority(kube, self._view, namespace=namespace, clock=_now, changed=self._authority_changed)
+        self._cert_manager = CertManager(
+            kube,
+            self._view,
+            namespace=namespace,
+            clock=_now,
+            changed=lambda: self._request_loop.poke(),
+            news=lambda: self._authority_loop.poke(),
+        )
+        self._authority = Authority(
+            kube,
+            self._view,
+            self._cert_manager,
+            namespace=namespace,
+            clock=_now,
+            changed=self._authority_changed,
+            look=lambda: self._authority_loop.poke(),
+        )
         self._refused: dict[tuple[str, str, str], str] = {}
         """What the API server refused last, so that the log has it once."""
         self._mesh_loop = Loop("mesh", self._reconcile, clock=time.monotonic)
         requests = Requests(
             kube,
             self._view,
-            self._authority.published_signer,
+            self._authority.published_issuer,
             namespace=namespace,
             clock=_now,
             progress=lambda: self._request_loop.progress(),
@@ -99,6 +116,7 @@ class Leader:
         await _persist("listing the cluster", self._sync)
         await _persist("looking for what the CNI plugin writes down", self._cni.sync)
         await _persist("making the IPsecMesh", self._make_mesh)
+        await _persist("looking for cert-manager's CertificateRequests", self._cert_manager.sync)
         await _persist("reading the mesh CA", self._authority.step)
         resync_loop = Loop("resync", self._resync(), clock=time.monotonic)
         self._health.loops = (self._mesh_loop, self._request_loop, self._authority_loop, resync_loop)
@@ -111,6 +129,7 @@ class Leader:
             for loop in self._health.loops:
                 tasks.create_task(loop.run())
             tasks.create_task(self._cni.run(), name="cni")
+            tasks.create_task(self._cert_manager.run(), name="cert-manager")
             # Last, as kopf ends by waiting for whatever was started after it.
             tasks.create_task(self._watch(), name="watch")
 
@@ -147,6 +166,7 @@ class Leader:
 
     def _mesh_changed(self) -> None:
         """Settings, or what is published, are others."""
+        self._cert_manager.poke()
         self._mesh_loop.poke()
         self._authority_loop.poke()
         self._request_loop.poke()

@@ -1,4 +1,4 @@
-"""Certificate requests: gathers the evidence on each open one, has it judged, and denies or signs.
+"""Certificate requests: gathers the evidence on each open one, has it judged, and denies or has it signed.
 
 Called by lead.py as the step of a loop of its own, so that a busy mesh never delays a node's identity. A request is
 read afresh before it is written, and written with its resourceVersion, so nothing is approved that has changed since.
@@ -16,8 +16,9 @@ from typing import Final
 from hauberk_api.kinds import MESH_NAME
 from hauberk_api.mesh import MeshSpec
 from hauberk_operator.approval import Evidence, Grant, Later, Opened, Refusal, judge, open_request
-from hauberk_operator.ca import Signer, certificate_pem, issue, lifetime
+from hauberk_operator.ca import certificate_pem, lifetime
 from hauberk_operator.facts import Json, NodeFacts, PodFacts, RequestFacts
+from hauberk_operator.issuer import Issuer, Order, Pending
 from hauberk_operator.kube import Kube, KubeError
 from hauberk_operator.view import ClusterView
 from hauberk_operator.writes import NODE, POD, REQUEST, delete, event
@@ -41,16 +42,16 @@ class Requests:
         self,
         kube: Kube,
         view: ClusterView,
-        signer: Callable[[], Signer | None],
+        issuer: Callable[[], Issuer | None],
         *,
         namespace: str,
         clock: Callable[[], datetime],
         progress: Callable[[], None] = lambda: None,
     ) -> None:
-        """signer: what signs now, or None while requests have to wait. progress is called after each request."""
+        """issuer: who signs now, or None while requests have to wait. progress is called after each request."""
         self._kube = kube
         self._view = view
-        self._signer = signer
+        self._issuer = issuer
         self._namespace = namespace
         self._clock = clock
         self._progress = progress
@@ -61,26 +62,26 @@ class Requests:
         slots = asyncio.Semaphore(CONCURRENCY)
         faults: list[KubeError] = []
 
-        async def settle(request: RequestFacts) -> bool:
+        async def settle(request: RequestFacts) -> float | None:
             async with slots:
                 if faults and faults[0].unreachable:
-                    return False
+                    return LATER_SECONDS
                 try:
-                    settled = await self._settle(request)
+                    look_in = await self._settle(request)
                     self._progress()
-                    return settled
+                    return look_in
                 except KubeError as error:
                     if error.conflict or error.not_found:
                         await self._read_again(request)
-                        return False
+                        return LATER_SECONDS
                     faults.append(error)
-                    return False
+                    return LATER_SECONDS
 
         async with asyncio.TaskGroup() as tasks:
             settling = [tasks.create_task(settle(request)) for request in waiting]
         if faults:
             raise faults[0]
-        waits = [] if all(task.result() for task in settling) else [LATER_SECONDS]
+        waits = [look_in for task in settling if (look_in := task.result()) is not None]
         waits.extend(await self._collect())
         return min(waits, default=None)
 
@@ -104,23 +105,27 @@ class Requests:
             self._view.requests.remove(request.name, request.resource_version)
         return waits
 
-    async def _settle(self, request: RequestFacts) -> bool:
-        """Settle one request; whether it is settled."""
+    async def _settle(self, request: RequestFacts) -> float | None:
+        """Settle one request. In how many seconds to look at it again; None: it is settled, or its issuer pokes."""
+        issuer = self._issuer()
+        pending = issuer.waits(request) if issuer is not None else None
+        if pending is not None:
+            return pending.look_in
         opened = open_request(request, namespace=self._namespace)
         decision = opened if isinstance(opened, Refusal) else judge(await self._gather(request, opened))
         match decision:
             case Later():
                 log.info("request %s waits: %s", request.name, decision.message)
-                return False
+                return LATER_SECONDS
             case Refusal():
                 await self._refuse(request, decision)
             case Grant():
-                signer = self._signer()
-                if signer is None:
+                issuer = self._issuer()
+                if issuer is None:
                     log.info("request %s waits: the root that signs is not in the plan yet", request.name)
-                    return False
-                await self._grant(request, decision, signer)
-        return True
+                    return LATER_SECONDS
+                return await self._grant(request, decision, issuer)
+        return None
 
     async def _gather(self, request: RequestFacts, opened: Opened) -> Evidence:
         """Node and pod are read from the API server itself: the view may be late, and a pod may have moved."""
@@ -155,10 +160,10 @@ class Requests:
         told = event(REQUEST, request, reason=refusal.reason, note=note, warning=True, action="Refuse")
         await self._kube.carry_out(told)
 
-    async def _grant(self, request: RequestFacts, grant: Grant, signer: Signer) -> None:
+    async def _grant(self, request: RequestFacts, grant: Grant, issuer: Issuer) -> float | None:
         obj = await self._fresh(request)
         if obj is None:
-            return
+            return None
         if "Approved" not in request.conditions:
             message = f"Asked by an agent on node {grant.node_name} for itself."
             _add_condition(obj, "Approved", "NodeIdentity", message, self._clock())
@@ -167,20 +172,18 @@ class Requests:
             configured_seconds=self._settings().certificates.lifetime_seconds,
             requested_seconds=request.expiration_seconds,
         )
-        certificate = issue(
-            signer,
-            public_key=grant.public_key,
-            uid=grant.node_uid,
-            name=grant.node_name,
-            mesh=MESH_NAME,
-            lifetime_seconds=seconds,
-            now=self._clock(),
-        )
-        obj.setdefault("status", {})["certificate"] = base64.b64encode(certificate_pem(certificate).encode()).decode()
+        outcome = await issuer.issue(Order(request=request, grant=grant, lifetime_seconds=seconds))
+        if isinstance(outcome, Pending):
+            log.info("request %s waits: %s", request.name, outcome.message)
+            return outcome.look_in
+        certificate = outcome.chain[0]
+        chain = "".join(map(certificate_pem, outcome.chain))
+        obj.setdefault("status", {})["certificate"] = base64.b64encode(chain.encode()).decode()
         await self._write(obj, "status")
         until = certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
         serial = f"{certificate.serial_number:x}"
         log.info("signed request %s for node %s: serial %s, until %s", request.name, grant.node_name, serial, until)
+        return None
 
     def _settings(self) -> MeshSpec:
         mesh = self._view.mesh

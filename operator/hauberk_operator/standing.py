@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+
+from cryptography import x509
 
 from hauberk_api.certificate import fingerprint
 from hauberk_api.conditions import Reason
@@ -35,20 +38,25 @@ class Standing:
 MISSING: Final[Json] = {"phase": "Missing"}
 
 
-def standing_of(holdings: Holdings | None, fault: Fault | None) -> Standing:
+def standing_of(
+    holdings: Holdings | None, fault: Fault | None, *, anchors: Sequence[x509.Certificate] = (), issuer: str = ""
+) -> Standing:
+    """anchors are trusted besides, as CAs of the issuer that signs."""
     if holdings is None:
         return Standing(status=MISSING, fault=fault)
     signs = fingerprint(holdings.current)
+    trusted = tuple(dict.fromkeys((*holdings.trusted, *anchors)))
     return Standing(
-        bundle="".join(certificate_pem(root) for root in holdings.trusted),
+        bundle="".join(certificate_pem(root) for root in trusted),
         authority=signs,
         status={
             "phase": holdings.phase.value,
             "since": rfc3339(holdings.since),
             "signs": signs,
             "notAfter": rfc3339(holdings.current.not_valid_after_utc),
-            "trusted": [fingerprint(root) for root in holdings.trusted],
+            "trusted": [fingerprint(root) for root in trusted],
             "handledRoll": holdings.handled,
+            **({"issuer": issuer} if issuer else {}),
         },
         fault=fault,
     )

@@ -102,11 +102,15 @@ class OperatorBed:
         """The operator's; its token outlives any test, and an API server that has stopped."""
         self._count = 0
 
-    def prepare(self, *more: str) -> None:
-        """Make the namespace, and apply the chart's service accounts, roles, admission policies and Lease, and more."""
+    def prepare(self, *more: str, values: Sequence[str] = ()) -> None:
+        """Make the namespace, and apply the chart's service accounts, roles, admission policies and Lease, and more.
+
+        values are settings of the chart's, NAME=VALUE.
+        """
         self._create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
         shown = [part for template in (*TEMPLATES, *more) for part in ("--show-only", f"templates/{template}")]
-        command = [str(binary("helm")), "template", "hauberk", str(CHART), "--namespace", NAMESPACE, *shown]
+        settings = (part for value in values for part in ("--set", value))
+        command = [str(binary("helm")), "template", "hauberk", str(CHART), "--namespace", NAMESPACE, *shown, *settings]
         rendered = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
         self.server.kubectl("apply", "--filename=-", stdin=rendered)
         token = self.server.token(OPERATOR_SERVICE_ACCOUNT, namespace=NAMESPACE)

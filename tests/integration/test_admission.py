@@ -35,6 +35,7 @@ from tests.lab.api import ApiRefused
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 UID = "0b7c9d52-5d2e-4a3c-9a55-2f3b6b1f2c11"
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
 
 @pytest.mark.parametrize("spec", [None, {}], ids=["no spec", "an empty spec"])
@@ -300,12 +301,61 @@ def test_an_unknown_field_is_refused_by_name(apiserver: ApiServer) -> None:
         ({"certificates": {"caSecret": "Not A Name"}}, "no Secret can have this name"),
         ({"certificates": {"caSecret": "hauberk-ca"}}, "give the Secret to import another name"),
         ({"certificates": {"roll": {"mode": "Soon"}}}, 'supported values: "Overlap", "Distrust"'),
+        (
+            {"certificates": {"issuer": {"name": "company"}}},
+            "an issuer is trusted by its CA, which cert-manager does not",
+        ),
+        (
+            {"certificates": {"issuer": {"name": "company", "caBundle": PEM, "caConfigMap": {"name": "company"}}}},
+            "give it in caBundle or in caConfigMap, and not in both",
+        ),
+        ({"certificates": {"issuer": {"name": "company", "caBundle": "MIIB"}}}, "this is no PEM certificate"),
+        (
+            {"certificates": {"issuer": {"name": "company", "caBundle": f"{PEM}-----BEGIN EC PRIVATE KEY-----"}}},
+            "this holds a private key, which belongs to the issuer alone",
+        ),
+        (
+            {"certificates": {"issuer": {"name": "company", "caBundle": PEM, "kind": "Certificate"}}},
+            "cert-manager.io has the kinds Issuer and ClusterIssuer",
+        ),
+        (
+            {"certificates": {"issuer": {"name": "company", "caBundle": PEM}, "caSecret": "hauberk-imported-ca"}},
+            "spec.certificates.caSecret: Invalid value: the mesh has one authority",
+        ),
     ],
 )
 def test_mesh_settings_that_cannot_be_right_are_refused_with_a_sentence(
     apiserver: ApiServer, spec: Json, sentence: str
 ) -> None:
     assert sentence in refusal(apiserver, MESH_KIND, spec)
+
+
+def test_an_issuer_of_another_groups_may_be_of_any_kind(apiserver: ApiServer) -> None:
+    issuer = {"name": "company", "caBundle": PEM, "kind": "AWSPCAClusterIssuer", "group": "awspca.cert-manager.io"}
+    stored = admitted(apiserver, MESH_KIND, {"certificates": {"issuer": issuer}})
+    assert stored["spec"]["certificates"]["issuer"] == issuer
+    plain = admitted(apiserver, MESH_KIND, {"certificates": {"issuer": {"name": "company", "caBundle": PEM}}})
+    assert plain["spec"]["certificates"]["issuer"] == issuer | {"kind": "Issuer", "group": "cert-manager.io"}
+
+
+def test_an_issuers_authority_is_not_rolled_from_here(apiserver: ApiServer) -> None:
+    """On objects that are stored, as the rule is about a change."""
+    path = f"/apis/{API_VERSION}/ipsecmeshes"
+    body = {"apiVersion": API_VERSION, "kind": MESH_KIND, "metadata": {"name": "default"}}
+    settings: Json = {"issuer": {"name": "company", "caBundle": PEM}}
+    mesh = json.loads(apiserver.api.request("POST", path, body | {"spec": {"certificates": settings}}))
+
+    def rolled(mode: str) -> Json:
+        spec = {"certificates": settings | {"roll": {"id": "spring", "mode": mode}}}
+        return json.loads(apiserver.api.request("PUT", f"{path}/default?dryRun=All", mesh | {"spec": spec}))
+
+    try:
+        with pytest.raises(ApiRefused) as refused:
+            rolled("Overlap")
+        assert "an issuer's CA is rolled at the issuer: put its next CA into" in sentences(refused.value)
+        assert rolled("Distrust")["spec"]["certificates"]["roll"]["id"] == "spring"
+    finally:
+        apiserver.api.request("DELETE", f"{path}/default")
 
 
 def test_the_largest_lists_are_within_the_cost_that_the_api_server_allows(apiserver: ApiServer) -> None:

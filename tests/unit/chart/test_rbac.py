@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from hauberk_api.kinds import GROUP
 from hauberk_api.names import CA_SECRET, IMPORTED_CA_SECRET, LEASE, SIGNER
-from tests.unit.chart.helm import NAMESPACE, Object, Rendered
+from tests.unit.chart.helm import NAMESPACE, Helm, Object, Rendered
 
 Right = tuple[str, str, str, str]
 """Group, resource, name ("" for any), verb."""
@@ -57,6 +57,15 @@ def test_what_the_operator_may_do_in_its_namespace(chart: Rendered) -> None:
         *_grant("coordination.k8s.io", "leases", "create"),
         *_grant("coordination.k8s.io", "leases", "get update", name=LEASE),
     }
+
+
+def test_what_the_operator_may_do_for_an_issuer_of_cert_managers(helm: Helm, chart: Rendered) -> None:
+    without = _rights(chart.one("Role", "hauberk-operator"))
+    enabled = _rights(helm.render({"certManager.enabled": True}).one("Role", "hauberk-operator"))
+    assert enabled - without == _grant("cert-manager.io", "certificaterequests", "get list watch create delete")
+    values = {"certManager.enabled": True, "certManager.caConfigMap": "company-ca"}
+    named = _rights(helm.render(values).one("Role", "hauberk-operator"))
+    assert named - enabled == _grant("", "configmaps", "get", name="company-ca")
 
 
 def test_roles_go_to_their_own_account(chart: Rendered) -> None:

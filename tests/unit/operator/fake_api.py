@@ -27,6 +27,10 @@ class FakeApi:
         self.writes: list[str] = []
         """What was written, in order: "verb Kind name[/subresource]"."""
         self.fault: KubeError | None = None
+        self.created: str | None = None
+        """The creationTimestamp of what is made, if it is to have one."""
+        self.served: frozenset[str] = frozenset()
+        """The plural names of the kinds that discovery finds, whatever their group."""
         self._version = 100
 
     def add(self, resource: Resource, obj: Json) -> Json:
@@ -60,6 +64,10 @@ class FakeApi:
     ) -> AsyncIterator[tuple[Sequence[Json], int]]:
         yield await self.list(resource), self._version
 
+    async def serves(self, group: str, version: str) -> frozenset[str]:
+        self._fail()
+        return self.served
+
     async def create(self, resource: Resource, body: Mapping[str, Any], *, namespace: str = "") -> Json:
         self._fail()
         obj = copy.deepcopy(dict(body))
@@ -67,6 +75,8 @@ class FakeApi:
         if (resource.kind, name) in self.objects:
             raise KubeError(409, "AlreadyExists", f"{name} already exists")
         obj["metadata"] |= {"uid": f"{resource.plural}-{name}", "generation": 1}
+        if self.created is not None:
+            obj["metadata"]["creationTimestamp"] = self.created
         self.writes.append(f"create {resource.kind} {name}")
         return self._store(resource, obj)
 

@@ -9,8 +9,11 @@ from typing import Any, cast
 
 from cryptography import x509
 
+from hauberk_api.names import REVOKED_LABEL
 from hauberk_operator.ca import Signer, create_root
 from hauberk_operator.facts import MemberFacts, RequestFacts
+from hauberk_operator.issuer import Issued, Issuer, Order, OwnIssuer, Pending
+from hauberk_operator.kube import KubeError
 from hauberk_operator.requests import KEPT, MOST_REMOVED, Requests
 from hauberk_operator.writes import MEMBER, MESH, NODE, POD, REQUEST
 from tests.unit.operator.builders import NAMESPACE, member_json, mesh_json, node_json, request_json
@@ -35,9 +38,20 @@ class Desk:
         self.api.add(POD, {"metadata": {"name": "agent-n1", "uid": "uid-agent-n1"}, "spec": pod, "status": {}})
         self.view = self.api.view()
         self.view.members.put(MemberFacts.parse(self.api.objects[MEMBER.kind, "n1"]))
-        self.requests = Requests(
-            cast("Any", self.api), self.view, lambda: self.signer, namespace=NAMESPACE, clock=lambda: self.now
+        self.requests = self.requests_of(None)
+
+    def requests_of(self, issuer: Issuer | None) -> Requests:
+        """As they are settled by an issuer; None: by the desk's own signer."""
+        return Requests(
+            cast("Any", self.api),
+            self.view,
+            (lambda: issuer) if issuer is not None else self.issuer,
+            namespace=NAMESPACE,
+            clock=lambda: self.now,
         )
+
+    def issuer(self) -> Issuer | None:
+        return OwnIssuer(signer=self.signer, clock=lambda: self.now) if self.signer is not None else None
 
     def ask(self, name: str, **values: Any) -> None:
         self.view.requests.put(RequestFacts.parse(self.api.add(REQUEST, request_json(name, **values))))
@@ -73,6 +87,60 @@ def test_a_request_is_signed_by_what_signs_at_that_moment() -> None:
         desk.step()
         certificate = x509.load_pem_x509_certificate(base64.b64decode(desk.status(name)["certificate"]))
         certificate.verify_directly_issued_by(signer.certificate)
+
+
+class SlowIssuer:
+    """An issuer of somebody else's: it signs what it has been told to sign, and takes its time for the rest."""
+
+    certificate = ROOT.certificate
+
+    def __init__(self) -> None:
+        self.ready: set[str] = set()
+        self.asked: list[str] = []
+
+    def waits(self, request: RequestFacts) -> Pending | None:
+        busy = request.name in self.asked and request.name not in self.ready
+        return Pending(message="it takes its time", look_in=20.0) if busy else None
+
+    async def issue(self, order: Order) -> Issued | Pending:
+        self.asked.append(order.request.name)
+        if order.request.name not in self.ready:
+            return Pending(message="it is asked")
+        return await OwnIssuer(signer=ROOT, clock=lambda: NOW).issue(order)
+
+
+def test_a_request_that_its_issuer_keeps_waiting_holds_nobody_up_and_costs_nothing() -> None:
+    desk = Desk()
+    slow = SlowIssuer()
+    slow.ready = {"quick"}
+    desk.requests = desk.requests_of(slow)
+    desk.ask("slow")
+    desk.ask("quick")
+    desk.step()
+    assert desk.status("quick")["certificate"]
+    assert [c["type"] for c in desk.status("slow")["conditions"]] == ["Approved"], "that is ours to say"
+    # -> nothing is read or written for it until the issuer is ready
+    writes, desk.api.fault = list(desk.api.writes), KubeError(0, "Unreachable", "no call is due")
+    assert desk.step() == 20.0
+    desk.api.fault = None
+    assert desk.api.writes == writes
+    slow.ready.add("slow")
+    desk.step()
+    assert desk.status("slow")["certificate"]
+    assert slow.asked == ["slow", "quick", "slow"]
+
+
+def test_a_node_that_is_revoked_while_its_issuer_takes_its_time_gets_nothing() -> None:
+    desk = Desk()
+    slow = SlowIssuer()
+    desk.requests = desk.requests_of(slow)
+    desk.ask("slow")
+    desk.step()
+    desk.api.add(NODE, node_json("n1", labels={REVOKED_LABEL: ""}))
+    slow.ready.add("slow")
+    desk.step()
+    assert "certificate" not in desk.status("slow")
+    assert [c["type"] for c in desk.status("slow")["conditions"]] == ["Approved", "Failed"]
 
 
 def test_settled_requests_are_removed_after_a_while_and_open_ones_never() -> None:

@@ -1,0 +1,104 @@
+"""What an issuer has made is looked at from all sides before a node gets it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from hauberk_api.certificate import CLOCK_SKEW
+from hauberk_operator.ca import certificate_pem
+from hauberk_operator.issuance import MAX_CAS, BadBundleError, BadIssuanceError, Verified, Wanted, check, parse_bundle
+from tests.unit.operator.company import CLIENT, KEY, NAMES, NOW, SERVER, Company, usage
+
+WANTED = Wanted(public_key=KEY, dns_names=NAMES, lifetime=timedelta(hours=1))
+
+
+ROOT = Company("Example Corp")
+BETWEEN = Company("Example Corp Nodes", parent=ROOT)
+STRANGER = Company("Somebody")
+
+
+def checked(*certificates: x509.Certificate, anchors: tuple[Company, ...] = (ROOT,)) -> Verified:
+    pem = "".join(map(certificate_pem, certificates)).encode()
+    return check(pem, WANTED, [anchor.certificate for anchor in anchors], now=NOW)
+
+
+def test_what_was_asked_for_is_taken_with_the_root_that_it_leads_to() -> None:
+    leaf = ROOT.signs()
+    assert checked(leaf) == Verified(chain=(leaf,), root=ROOT.certificate)
+    assert checked(leaf, anchors=(STRANGER, ROOT)).root == ROOT.certificate
+
+
+def test_an_rsa_authority_is_as_good() -> None:
+    """It is what cert-manager makes unless it is told otherwise."""
+    company = Company("RSA", key=rsa.generate_private_key(public_exponent=65537, key_size=2048))
+    leaf = company.signs()
+    assert checked(leaf, anchors=(company,)).chain == (leaf,)
+
+
+def test_intermediates_come_along_and_anchors_do_not() -> None:
+    leaf = BETWEEN.signs()
+    assert checked(leaf, BETWEEN.certificate).chain == (leaf, BETWEEN.certificate)
+    assert checked(leaf, BETWEEN.certificate, ROOT.certificate).chain == (leaf, BETWEEN.certificate)
+    # An intermediate that is trusted by itself is where it ends.
+    found = checked(leaf, BETWEEN.certificate, anchors=(BETWEEN,))
+    assert (found.chain, found.root) == ((leaf,), BETWEEN.certificate)
+
+
+@pytest.mark.parametrize(
+    ("made", "sentence"),
+    [
+        (
+            lambda: ROOT.signs(key=ec.generate_private_key(ec.SECP256R1()).public_key()),
+            "another key than the request's",
+        ),
+        (lambda: ROOT.signs(names=("uid-n2.default.hauberk.internal", "n2")), "it is for uid-n2"),
+        (lambda: ROOT.signs(names=NAMES[:1]), "and not for uid-n1.default.hauberk.internal, n1"),
+        (lambda: ROOT.signs(names=(*NAMES, "n2")), "it is for uid-n1.default.hauberk.internal, n1, n2"),
+        (lambda: ROOT.signs(names=NAMES[::-1]), "it is for n1, uid-n1"),
+        (lambda: ROOT.signs(names=None), "it is for nobody"),
+        (lambda: ROOT.signs(other_names=(x509.RFC822Name("a@example.com"),)), "a@example.com"),
+        (lambda: ROOT.signs(ca=True), "it is a CA's"),
+        (lambda: ROOT.signs(key_usage=usage(digital_signature=True, key_cert_sign=True)), "key usage"),
+        (lambda: ROOT.signs(key_usage=usage(key_encipherment=True)), "key usage"),
+        (lambda: ROOT.signs(purposes=None), "nothing of what it may be used for"),
+        (lambda: ROOT.signs(purposes=(SERVER,)), "lack server auth or client auth"),
+        (lambda: ROOT.signs(purposes=(SERVER, CLIENT, ExtendedKeyUsageOID.CODE_SIGNING)), "nobody asked for"),
+        (lambda: ROOT.signs(begin=NOW - timedelta(hours=1)), "it ended at"),
+        (lambda: ROOT.signs(begin=NOW + CLOCK_SKEW * 2), "it begins at"),
+        (lambda: ROOT.signs(life=timedelta(days=1)), "its life was to be 1:00:00"),
+        (STRANGER.signs, "does not verify by the mesh's caBundle"),
+        (BETWEEN.signs, "does not verify by the mesh's caBundle"),
+    ],
+)
+def test_anything_else_is_not(made: Callable[[], x509.Certificate], sentence: str) -> None:
+    with pytest.raises(BadIssuanceError, match=sentence):
+        checked(made())
+
+
+@pytest.mark.parametrize("pem", [b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_what_is_no_certificate_is_refused(pem: bytes) -> None:
+    with pytest.raises(BadIssuanceError, match="can't be read"):
+        check(pem, WANTED, [ROOT.certificate], now=NOW)
+
+
+def test_a_clock_that_is_a_little_behind_its_issuers_is_no_objection() -> None:
+    leaf = ROOT.signs(begin=NOW + timedelta(seconds=3))
+    assert checked(leaf).chain == (leaf,)
+
+
+def test_a_bundle_holds_authorities_once_each_and_not_too_many() -> None:
+    pem = certificate_pem(ROOT.certificate)
+    assert parse_bundle(pem + certificate_pem(BETWEEN.certificate) + pem) == (ROOT.certificate, BETWEEN.certificate)
+    for text, sentence in (
+        ("", "no PEM|not hold PEM"),
+        (certificate_pem(ROOT.signs()), "not a CA's certificate"),
+        (pem * (MAX_CAS + 1), "the most that agents are given"),
+    ):
+        with pytest.raises(BadBundleError, match=sentence):
+            parse_bundle(text)
