@@ -45,7 +45,7 @@ demo: $(STAMP) ## Three real nodes: traffic in clear, apply a tunnel, ESP only; 
 	@$(BIN)/python -m tests.demo
 
 test: lab ## The tests, those on real kernels too, but for the long ones
-	@$(BIN)/python -m pytest -m "not long" --numprocesses $(PROCESSES) --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "not long" --numprocesses $(PROCESSES) --no-loadscope-reorder --durations 25 --durations-min 5
 
 test-long: lab ## The long tests: minutes each, agents under traffic in bare kernels
 	@$(BIN)/python -m pytest -m long --numprocesses $(PROCESSES) --no-loadscope-reorder
