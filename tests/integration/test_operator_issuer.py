@@ -31,7 +31,7 @@ class World:
         self.bed.add_node(2)
         self.cert_manager = CertManager(server)
         self.cert_manager.apply_crds()
-        self.ca = CompanyCA("Example Corp")
+        self.ca, self.next_ca = CompanyCA("Example Corp"), CompanyCA("Example Corp, next")
 
     def delegate(self, issuer: str, *authorities: CompanyCA) -> None:
         bundle = "".join(ca.pem for ca in authorities or (self.ca,))
@@ -124,6 +124,20 @@ def test_an_issuer_signs_what_the_operator_approves(world: World) -> None:
         bed.ask(name := next(_names), node="n1", claims="n2")
         bed.wait_for("a refusal", lambda: "Denied" in bed.outcome(name), operator=operator)
         assert cert_manager.requests(world.uid(name)) == []
+        # -> the issuer is given its next CA, which agents trust by then, and the mesh follows by what it signs
+        world.delegate("company", world.ca, world.next_ca)
+        bed.wait_for("both CAs", lambda: bed.plan()["trustBundle"] == world.ca.pem + world.next_ca.pem)
+        world.report()
+        cert_manager.issue_by("company", world.next_ca)
+
+        def led_to_the_next() -> bool:
+            bed.ask(name := next(_names), node="n2")
+            return world.issued(name, operator).issuer == world.next_ca.certificate.subject
+
+        bed.wait_for("its sign", led_to_the_next, operator=operator)
+        world.report()
+        bed.wait_for("the end of its roll", lambda: world.signs(world.next_ca), operator=operator)
+        assert world.degraded()
         # -> the key of the company's CA is with cert-manager alone
         secret = bed.get("/api/v1/namespaces/hauberk-system/secrets/hauberk-ca")
         assert not secret["data"]["tls.key"]
