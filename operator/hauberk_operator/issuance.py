@@ -13,11 +13,12 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from hauberk_api.certificate import CLOCK_SKEW, EXTENDED_KEY_USAGES
+from hauberk_api.certificate import CLOCK_SKEW, CURVES, EXTENDED_KEY_USAGES
 
 MAX_CAS: Final = 8
 MAX_CHAIN_DEPTH: Final = 4
@@ -60,8 +61,14 @@ def parse_bundle(pem: str) -> tuple[x509.Certificate, ...]:
     if len(found) > MAX_CAS:
         raise BadBundleError(f"it holds {len(found)} certificates, and {MAX_CAS} are the most that agents are given")
     for certificate in found:
+        name = certificate.subject.rfc4514_string()
         if not _is_ca(certificate):
-            raise BadBundleError(f"it holds {certificate.subject.rfc4514_string()!r}, which is not a CA's certificate")
+            raise BadBundleError(f"it holds {name!r}, which is not a CA's certificate")
+        if not _agents_verify_with(certificate):
+            # An agent takes all roots of a bundle or none.
+            raise BadBundleError(
+                f"the key of {name!r} is neither on P-256, P-384 or P-521, nor RSA of 2048 to 8192 bits"
+            )
     return tuple(dict.fromkeys(found))
 
 
@@ -140,6 +147,17 @@ def _verify(
             f"it does not verify by the mesh's caBundle ({error}); its issuer is {leaf.issuer.rfc4514_string()!r}"
         ) from None
     return Verified(chain=tuple(chain[:-1]), root=chain[-1])
+
+
+def _agents_verify_with(certificate: x509.Certificate) -> bool:
+    """hauberk_ike.credentials.Trust, which is not the operator's to import; a test holds the two together."""
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    if isinstance(key, rsa.RSAPublicKey):
+        return 2048 <= key.key_size <= 8192 and key.public_numbers().e.bit_length() <= 33
+    return isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, (*CURVES, ec.SECP521R1))
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:

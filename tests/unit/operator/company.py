@@ -7,7 +7,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hauberk_operator.ca import certificate_pem
@@ -43,7 +43,7 @@ class Company:
             .add_extension(usage(key_cert_sign=True, crl_sign=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(above.key.public_key()), critical=False)
-            .sign(above.key, hashes.SHA256())
+            .sign(above.key, None if isinstance(above.key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
         )
 
     @property

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from hauberk_api.certificate import CLOCK_SKEW
+from hauberk_ike import Identity, Trust
+from hauberk_ike.trust import TrustStore
+from hauberk_ike.wire.payloads import CertificatePayload
 from hauberk_operator.ca import certificate_pem
 from hauberk_operator.issuance import MAX_CAS, BadBundleError, BadIssuanceError, Verified, Wanted, check, parse_bundle
 from tests.unit.operator.company import CLIENT, KEY, NAMES, NOW, SERVER, Company, usage
 
 WANTED = Wanted(public_key=KEY, dns_names=NAMES, lifetime=timedelta(hours=1))
-
-
 ROOT = Company("Example Corp")
 BETWEEN = Company("Example Corp Nodes", parent=ROOT)
 STRANGER = Company("Somebody")
@@ -102,3 +105,38 @@ def test_a_bundle_holds_authorities_once_each_and_not_too_many() -> None:
     ):
         with pytest.raises(BadBundleError, match=sentence):
             parse_bundle(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "taken"),
+    [
+        (ec.generate_private_key(ec.SECP256R1()), True),
+        (ec.generate_private_key(ec.SECP384R1()), True),
+        (ec.generate_private_key(ec.SECP521R1()), True),
+        (rsa.generate_private_key(public_exponent=65537, key_size=2048), True),
+        (rsa.generate_private_key(public_exponent=65537, key_size=1024), False),  # noqa: S505 - refused
+        (ec.generate_private_key(ec.SECP256K1()), False),
+        (ed25519.Ed25519PrivateKey.generate(), False),
+    ],
+    ids=["P-256", "P-384", "P-521", "RSA 2048", "RSA 1024", "secp256k1", "Ed25519"],
+)
+def test_a_bundle_holds_what_agents_take_as_a_root_and_nothing_else(key: Any, taken: bool) -> None:
+    """One root that they don't take would cost every agent all of them."""
+    company = Company("Example Corp", key=key)
+    try:
+        Trust(roots=(company.certificate,))
+    except ValueError:
+        assert not taken
+        with pytest.raises(BadBundleError, match="the key of 'CN=Example Corp' is neither"):
+            parse_bundle(company.pem)
+    else:
+        assert taken
+        assert parse_bundle(company.pem) == (company.certificate,)
+
+
+@pytest.mark.parametrize("anchor", [ROOT, BETWEEN], ids=["the root", "the one in between"])
+def test_what_is_taken_here_peers_take(anchor: Company) -> None:
+    found = checked(BETWEEN.signs(), BETWEEN.certificate, anchors=(anchor,))
+    peer = TrustStore(Trust(roots=(anchor.certificate,)))
+    payloads = [CertificatePayload.x509(each.public_bytes(Encoding.DER)) for each in found.chain]
+    assert peer.verify(Identity.fqdn(NAMES[0]), payloads, at=NOW).root == found.root
