@@ -26,6 +26,8 @@ Json = dict[str, Any]
 
 GROUP: Final = "/apis/cert-manager.io/v1"
 REQUESTS: Final = f"{GROUP}/namespaces/{NAMESPACE}/certificaterequests"
+HOME: Final = "cert-manager"
+"""The namespace in which ClusterIssuers have their Secrets."""
 SERVE_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
 
@@ -97,7 +99,9 @@ class CertManager:
         self._count += 1
         log = self._server.directory / f"cert-manager-{self._count}.log"
         command = self._server.command_inside(
-            str(self._parts / "cert-manager"), f"--kubeconfig={self._server.kubeconfig}"
+            str(self._parts / "cert-manager"),
+            f"--kubeconfig={self._server.kubeconfig}",
+            f"--cluster-resource-namespace={HOME}",
         )
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
@@ -112,22 +116,24 @@ class CertManager:
                 process.kill()
                 process.wait()
 
-    def issue_by(self, name: str, authority: CompanyCA) -> None:
-        """An Issuer in the operator's namespace; one that is there signs with this CA from now on."""
+    def issue_by(self, name: str, authority: CompanyCA, *, cluster: bool = False) -> None:
+        """An Issuer in the operator's namespace, or a ClusterIssuer; one that exists signs with this CA from now on."""
+        home = {"namespace": HOME if cluster else NAMESPACE}
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME}}
         secret = {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": f"{name}-ca", "namespace": NAMESPACE},
+            "metadata": {"name": f"{name}-ca"} | home,
             "type": "kubernetes.io/tls",
             "data": authority.secret_data,
         }
         issuer = {
             "apiVersion": "cert-manager.io/v1",
-            "kind": "Issuer",
-            "metadata": {"name": name, "namespace": NAMESPACE},
+            "kind": "ClusterIssuer" if cluster else "Issuer",
+            "metadata": {"name": name} | ({} if cluster else home),
             "spec": {"ca": {"secretName": f"{name}-ca"}},
         }
-        self._server.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all([secret, issuer]))
+        self._server.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all([namespace, secret, issuer]))
 
     def requests(self, wanted_for: str = "") -> list[Json]:
         """The CertificateRequests, of all or for one CertificateSigningRequest's UID."""

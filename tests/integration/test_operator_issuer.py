@@ -146,7 +146,7 @@ def test_an_issuer_signs_what_the_operator_approves(world: World) -> None:
 
 def test_what_is_denied_is_said_and_asked_again_by_whoever_leads(world: World) -> None:
     bed, cert_manager = world.bed, world.cert_manager
-    cert_manager.issue_by("company", world.ca)
+    cert_manager.issue_by("company", world.ca, cluster=True)
     config_map = (
         "create",
         "configmap",
@@ -155,7 +155,7 @@ def test_what_is_denied_is_said_and_asked_again_by_whoever_leads(world: World) -
         f"--from-literal=ca.crt={world.ca.pem}",
     )
     bed.server.kubectl(*config_map)
-    issuer = {"name": "company", "caConfigMap": {"name": "company-ca"}}
+    issuer = {"name": "company", "kind": "ClusterIssuer", "caConfigMap": {"name": "company-ca"}}
     mesh: dict[str, object] = {"apiVersion": API_VERSION, "kind": MESH_KIND, "metadata": {"name": "default"}}
     mesh["spec"] = {"certificates": {"issuer": issuer}}
     bed.server.kubectl("create", "--filename=-", stdin=yaml.safe_dump(mesh))
