@@ -98,6 +98,11 @@ class Remote:
             connection.settimeout(5)
             connection.connect((self.address, frames.PORT))
             connection.settimeout(None)
+            # A node whose plug was pulled says no word: half a minute of silence tells.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
         except OSError as error:
             connection.close()
             raise Unreachable(f"node {self.node} does not answer: {error}") from error

@@ -65,6 +65,7 @@ class NodeWatch:
         self.peak_states = 0
         self._lab = lab
         self._commands: queue.Queue[bytes] = queue.Queue()
+        """Of the present connection: what an earlier one has taken out is lost with it."""
         self._answers: queue.Queue[object] = queue.Queue()
         self._pending = b""
         self._ending = threading.Event()
@@ -85,11 +86,18 @@ class NodeWatch:
         with contextlib.suppress(queue.Empty):
             while True:
                 self._answers.get_nowait()
-        self._commands.put(json.dumps({"do": do, **words}).encode() + b"\n")
-        try:
-            return self._answers.get(timeout=ANSWER_SECONDS)
-        except queue.Empty:
-            raise NotInTime(f"{self.node.name} did not answer {do!r} within {ANSWER_SECONDS:.0f} s") from None
+        command = json.dumps({"do": do, **words}).encode() + b"\n"
+        deadline = time.monotonic() + ANSWER_SECONDS
+        told: queue.Queue[bytes] | None = None
+        while time.monotonic() < deadline:
+            commands = self._commands
+            # A look does no harm twice, so a node that was away meanwhile is asked again.
+            if told is None or (do == "look" and commands is not told):
+                told = commands
+                commands.put(command)
+            with contextlib.suppress(queue.Empty):
+                return self._answers.get(timeout=1.0)
+        raise NotInTime(f"{self.node.name} did not answer {do!r} within {ANSWER_SECONDS:.0f} s")
 
     def look(self) -> Sample:
         """How the node looks now. Raises NotInTime."""
@@ -112,11 +120,13 @@ class NodeWatch:
         while not self._ending.is_set():
             self._pending = b""
             self._installed.append(0)
+            commands = self._commands = queue.Queue()
             # It is down, or goes down meanwhile.
             with contextlib.suppress(Unreachable, TimeoutExpired, LabError):
                 self._lab.remote(self.node.name).stream(
-                    program, read=self._commands.get, on_stdout=self._receive, on_stderr=self._complain
+                    program, read=commands.get, on_stdout=self._receive, on_stderr=self._complain
                 )
+            commands.put(b"")  # for whoever waits for the next one
             self._ending.wait(_AGAIN_SECONDS)
 
     def _complain(self, data: bytes) -> None:
