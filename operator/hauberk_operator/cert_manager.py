@@ -342,13 +342,16 @@ class CertManager:
                 if facts.wanted_for != self._proof:
                     await self._delete(facts, why="nothing is to be proved by it any more")
             else:
-                owner = await self._kube.find(REQUEST, facts.owner) if self._orphaned(facts) else None
-                if self._orphaned(facts) and (owner is None or owner["metadata"]["uid"] != facts.wanted_for):
+                if await self._orphaned(facts):
                     await self._delete(facts, why="its CertificateSigningRequest is gone")
 
-    def _orphaned(self, facts: CertificateRequestFacts) -> bool:
+    async def _orphaned(self, facts: CertificateRequestFacts) -> bool:
         request = self._view.requests.get(facts.owner)
-        return request is None or request.uid != facts.wanted_for
+        if request is not None and request.uid == facts.wanted_for:
+            return False
+        # The view may be late. Without an owner it is none of ours, or somebody has changed it.
+        owner = await self._kube.find(REQUEST, facts.owner) if facts.owner else None
+        return owner is None or owner["metadata"]["uid"] != facts.wanted_for
 
     async def _delete(self, facts: CertificateRequestFacts, *, why: str) -> None:
         """This very object. One that may not be deleted, or has changed, is left for another time."""

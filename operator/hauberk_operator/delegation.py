@@ -211,8 +211,8 @@ class DelegatedIssuer:
         root = outcome.verified.root
         if root == self.certificate:
             return Issued(chain=outcome.verified.chain)
-        if root != self.coming and outcome.asked < self.since:
-            # Signed by the CA before: agents would exchange it at once.
+        if root != self.coming and outcome.asked <= self.since:
+            # Signed by the CA before: agents would exchange it at once. Both moments are whole seconds.
             return await self.manager.again(ask)
         self.learn(root)
         return Pending(

@@ -316,6 +316,18 @@ def test_what_nobody_waits_for_is_removed_and_what_somebody_does_is_not() -> Non
     assert desk.asked() == []
 
 
+def test_one_that_somebody_has_taken_the_owner_from_is_made_anew() -> None:
+    desk = Desk()
+    desk.obtain()
+    del desk.api.objects[CERTIFICATE_REQUEST.kind, FIRST]["metadata"]["ownerReferences"]
+    desk.api.add(CERTIFICATE_REQUEST, desk.api.objects[CERTIFICATE_REQUEST.kind, FIRST])
+    asyncio.run(desk.leader.sync())
+    asyncio.run(desk.leader.tidy())
+    assert desk.asked() == []
+    desk.obtain()
+    assert desk.asked() == [FIRST]
+
+
 def test_without_an_issuer_in_the_settings_nothing_is_listed() -> None:
     desk = Desk()
     desk.obtain()

@@ -223,13 +223,13 @@ def test_where_there_is_no_cert_manager_that_is_said() -> None:
 def test_when_the_issuer_signs_with_its_next_ca_the_mesh_follows() -> None:
     world = delegated("n1", "n2", companies=(OURS, THEIRS))
     early, late = world.order("early"), world.order("late")
+    world.now += timedelta(seconds=1)
     assert isinstance(world.issue(early), Pending)
     world.act()
     # -> the issuer is given its next CA, which people have put into the bundle before
     world.company = THEIRS
     assert isinstance(world.issue(late), Pending)
     world.act()
-    world.now += timedelta(seconds=1)
     waits = world.issue(late)
     assert isinstance(waits, Pending)
     assert "which agents are to trust first" in waits.message
@@ -237,7 +237,7 @@ def test_when_the_issuer_signs_with_its_next_ca_the_mesh_follows() -> None:
     assert world.authority == mark(THEIRS)
     assert {root for bundle in world.bundles for root in bundle} == {mark(OURS), mark(THEIRS)}
     assert world.agents == {"n1": mark(THEIRS), "n2": mark(THEIRS)}
-    # -> what it has signed is given out now; what the CA before has signed is asked for anew
+    # -> what it has signed is given out now; what the CA before has signed, in the very same second, is asked for anew
     issued = world.issue(late)
     assert isinstance(issued, Issued)
     issued.chain[-1].verify_directly_issued_by(THEIRS.certificate)
