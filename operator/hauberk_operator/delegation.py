@@ -17,7 +17,6 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hauberk_api.certificate import build_request, fingerprint, node_dns_names
@@ -28,7 +27,7 @@ from hauberk_api.names import NodeName, NodeUid
 from hauberk_operator.ca_roll import Holdings
 from hauberk_operator.cert_manager import Ask, CertManager, Obtained, proof_of
 from hauberk_operator.facts import Json, RequestFacts
-from hauberk_operator.issuance import BadBundleError, Wanted, parse_bundle
+from hauberk_operator.issuance import UNREADABLE, BadBundleError, Wanted, parse_bundle
 from hauberk_operator.issuer import Issued, Order, Pending
 from hauberk_operator.kube import Kube, KubeError
 from hauberk_operator.standing import Fault
@@ -152,7 +151,7 @@ class Delegation:
         request = self._manager.proving(wanted_for)
         try:
             key = x509.load_pem_x509_csr(request).public_key()
-        except (ValueError, UnsupportedAlgorithm):
+        except UNREADABLE:
             secret = ec.generate_private_key(ec.SECP256R1())
             request = build_request(secret, uid=_PROOF_UID, name=_PROOF_NAME, mesh=MESH_NAME)
             key = secret.public_key()

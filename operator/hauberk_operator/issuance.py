@@ -27,6 +27,17 @@ MAX_CHAIN_DEPTH: Final = 4
 _ASKED: Final = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
 
 
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What cryptography raises, sooner or later, of a certificate that is damaged."""
+
+
 class BadBundleError(Exception):
     """What should be an issuer's CA certificates is not; the message says why."""
 
@@ -55,9 +66,13 @@ class Verified:
 def parse_bundle(pem: str) -> tuple[x509.Certificate, ...]:
     """The CAs that an issuer is known by. They need not be self-signed. Raises BadBundleError."""
     try:
-        found = tuple(x509.load_pem_x509_certificates(pem.encode()))
-    except ValueError:
-        raise BadBundleError("it does not hold PEM certificates") from None
+        return _parse_bundle(pem)
+    except UNREADABLE:
+        raise BadBundleError("it does not hold PEM certificates that can be read") from None
+
+
+def _parse_bundle(pem: str) -> tuple[x509.Certificate, ...]:
+    found = tuple(x509.load_pem_x509_certificates(pem.encode()))
     if len(found) > MAX_CAS:
         raise BadBundleError(f"it holds {len(found)} certificates, and {MAX_CAS} are the most that agents are given")
     for certificate in found:
@@ -75,16 +90,17 @@ def parse_bundle(pem: str) -> tuple[x509.Certificate, ...]:
 def check(pem: bytes, wanted: Wanted, anchors: Collection[x509.Certificate], *, now: datetime) -> Verified:
     """What was issued, verified to lead to one of the anchors. now is aware. Raises BadIssuanceError."""
     try:
-        found = x509.load_pem_x509_certificates(pem)
-        leaf, *intermediates = found
-        key = leaf.public_key()
-        extensions = leaf.extensions
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        return _check(pem, wanted, anchors, now)
+    except UNREADABLE:
         raise BadIssuanceError("it can't be read as PEM certificates") from None
-    if key != wanted.public_key:
+
+
+def _check(pem: bytes, wanted: Wanted, anchors: Collection[x509.Certificate], now: datetime) -> Verified:
+    leaf, *intermediates = x509.load_pem_x509_certificates(pem)
+    if leaf.public_key() != wanted.public_key:
         raise BadIssuanceError("it is for another key than the request's")
-    _check_names(extensions, wanted)
-    _check_purposes(leaf, extensions)
+    _check_names(leaf.extensions, wanted)
+    _check_purposes(leaf, leaf.extensions)
     _check_life(leaf, wanted, now)
     return _verify(leaf, intermediates, wanted, anchors, max(now, leaf.not_valid_before_utc))
 
@@ -151,10 +167,7 @@ def _verify(
 
 def _agents_verify_with(certificate: x509.Certificate) -> bool:
     """hauberk_ike.credentials.Trust, which is not the operator's to import; a test holds the two together."""
-    try:
-        key = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        return False
+    key = certificate.public_key()
     if isinstance(key, rsa.RSAPublicKey):
         return 2048 <= key.key_size <= 8192 and key.public_numbers().e.bit_length() <= 33
     return isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, (*CURVES, ec.SECP521R1))
@@ -163,5 +176,5 @@ def _agents_verify_with(certificate: x509.Certificate) -> bool:
 def _is_ca(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError, x509.DuplicateExtension):
+    except x509.ExtensionNotFound:
         return False

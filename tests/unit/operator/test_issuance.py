@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -140,3 +142,27 @@ def test_what_is_taken_here_peers_take(anchor: Company) -> None:
     peer = TrustStore(Trust(roots=(anchor.certificate,)))
     payloads = [CertificatePayload.x509(each.public_bytes(Encoding.DER)) for each in found.chain]
     assert peer.verify(Identity.fqdn(NAMES[0]), payloads, at=NOW).root == found.root
+
+
+def damaged(certificate: x509.Certificate) -> Iterator[bytes]:
+    """The certificate, PEM, with each of its bytes in turn made another one."""
+    der = certificate.public_bytes(Encoding.DER)
+    for place in range(len(der)):
+        for value in (0x00, 0x03, 0x7F, 0xFF):
+            bad = base64.encodebytes(der[:place] + bytes([value]) + der[place + 1 :])
+            yield b"-----BEGIN CERTIFICATE-----\n" + bad + b"-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damage_of_any_byte_is_an_objection_and_no_defect() -> None:
+    """Whatever else were raised would end the operator."""
+    objections = 0
+    for pem in damaged(ROOT.signs()):
+        try:
+            check(pem, WANTED, [ROOT.certificate], now=NOW)
+        except BadIssuanceError:
+            objections += 1
+    for pem in damaged(ROOT.certificate):
+        with suppress(BadBundleError):
+            parse_bundle(pem.decode())
+    assert objections > 1000
