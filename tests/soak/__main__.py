@@ -17,6 +17,7 @@ from tests.deployment import Deployment
 from tests.lab import image
 from tests.lab.cluster import Lab, require_machine
 from tests.lab.errors import LabError
+from tests.lab.node_init import UNITS
 from tests.lab.traffic import Pace, Traffic
 from tests.soak.sizes import SHORT, WHOLE
 from tests.soak.soak import Soak
@@ -88,9 +89,12 @@ def _run(arguments: argparse.Namespace) -> tuple[int, dict[str, float | int]]:
         require_machine(arguments.name, nodes=arguments.nodes)
         archives = [image.build(), image.build_tools()]
         lab = Lab.up(arguments.name, nodes=arguments.nodes, progress=claims.progress, images=archives)
-        holder = arguments.encapsulation == "Always" and not arguments.no_holder
-        claims.progress("helm install hauberk charts/hauberk" + (" --set holder.enabled=true" if holder else ""))
-        deployment = Deployment.install(lab, *(["holder.enabled=true"] if holder else []))
+        # A node whose plug was pulled must send nothing in clear before its agent is there again.
+        settings = ["bootGuard.enabled=true", f"bootGuard.unitDirectory={UNITS}"]
+        if arguments.encapsulation == "Always" and not arguments.no_holder:
+            settings.append("holder.enabled=true")
+        claims.progress("helm install hauberk charts/hauberk" + "".join(f" --set {setting}" for setting in settings))
+        deployment = Deployment.install(lab, *settings)
         claims.progress("starting traffic between pods of every pair")
         # Slow is not lost: a busy machine holds answers up for seconds.
         traffic = Traffic.start(lab, pace=Pace(patience_seconds=20))

@@ -41,9 +41,10 @@ MENDED_SECONDS: Final = 10.0
 REMOVED: Final = frozenset({"XfrmInNoStates", "XfrmOutNoStates"})
 """The counters that a removal of states provokes."""
 CRASHED: Final = frozenset(
-    {"XfrmInNoStates", "XfrmOutNoStates", "XfrmInNoPols", "XfrmInStateInvalid", "XfrmOutPolBlock"}
+    {"XfrmInNoStates", "XfrmOutNoStates", "XfrmAcquireError", "XfrmInNoPols", "XfrmInStateInvalid", "XfrmOutPolBlock"}
 )
-"""The counters that a crash provokes: peers go on sending by states that the node knows no more."""
+"""The counters that a crash provokes: peers go on sending by states that the node knows no more, and the node's own
+packets are blocked or find no state until it has agreed on others."""
 _REKEYS_A_SECOND: Final = 0.25
 """Slower than this the rekeys are given up."""
 
