@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -106,7 +106,7 @@ def load_root(certificate_pem: bytes, key_pem: bytes, *, now: datetime | None) -
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem)
         key = serialization.load_pem_private_key(key_pem, password=None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm):
         # Without the cause: what a parser says of a key must not reach the logs.
         raise BadAuthorityError("certificate or key is not readable PEM") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):

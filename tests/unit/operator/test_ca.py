@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
@@ -141,11 +143,16 @@ def test_the_key_is_in_no_repr() -> None:
 
 
 def _rsa_pem() -> bytes:
-    from cryptography.hazmat.primitives import serialization
-
     return rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def _of_another_version() -> bytes:
+    """A certificate that says it is of version 6."""
+    der = ROOT.certificate.public_bytes(serialization.Encoding.DER)
+    damaged = base64.encodebytes(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05", 1))
+    return b"-----BEGIN CERTIFICATE-----\n" + damaged + b"-----END CERTIFICATE-----\n"
 
 
 @pytest.mark.parametrize(
@@ -153,6 +160,7 @@ def _rsa_pem() -> bytes:
     [
         (b"", b"", NOW, "not readable PEM"),
         (certificate_pem(ROOT.certificate).encode(), b"-----BEGIN PRIVATE KEY-----\nAA==\n", NOW, "not readable PEM"),
+        (_of_another_version(), key_pem(ROOT).encode(), NOW, "not readable PEM"),
         (certificate_pem(ROOT.certificate).encode(), _rsa_pem(), NOW, "not an elliptic curve key"),
         (certificate_pem(leaf()).encode(), key_pem(ROOT).encode(), NOW, "not the certificate's"),
         (certificate_pem(ROOT.certificate).encode(), key_pem(ROOT).encode(), NOW + timedelta(days=4000), "ended at"),
