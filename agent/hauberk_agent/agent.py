@@ -35,6 +35,7 @@ from hauberk_agent.identity import Identity, IdentityKeeper, IdentityStore, Want
 from hauberk_agent.interception import desired_interceptor
 from hauberk_agent.kernel_watch import KINDS, KernelWatch
 from hauberk_agent.lock import AgentLock
+from hauberk_agent.own_pods import backstops
 from hauberk_agent.packet_sizes import LOOK_SECONDS as SIZES_SECONDS
 from hauberk_agent.packet_sizes import PacketSizes
 from hauberk_agent.pair import PairSpec
@@ -65,6 +66,7 @@ from hauberk_xfrm import (
     Mode,
     Policy,
     ReqId,
+    Route,
     Routing,
     SegmentClamp,
     Xfrm,
@@ -499,14 +501,15 @@ class Agent:
             _log.error("the kernel's policies can't be reconciled: %s", error)
 
     def _reconcile_routing(self) -> None:
-        """Of tunnels with an interface; where there is none, what an earlier run or plan has left is removed once."""
+        """Where nothing is wanted of it, what an earlier run or plan has left is removed once."""
         roster = self.roster
         wanted = None if roster is None else desired_interceptor(roster, sendable=self._sendable.keys)
-        if wanted is None and not self._routing_left:
-            return
         try:
-            self._routing_problems = reconcile_routing(self._routing, wanted)
-            self._routing_left = wanted is not None or bool(self._routing_problems)
+            behind = frozenset[Route]() if roster is None else backstops(roster, self._routing.others_destinations)
+            if wanted is None and not behind and not self._routing_left:
+                return
+            self._routing_problems = reconcile_routing(self._routing, wanted, behind)
+            self._routing_left = wanted is not None or bool(behind) or bool(self._routing_problems)
         except XfrmError as error:
             self._routing_problems = (str(error),)
             _log.error("the kernel's routing can't be reconciled: %s", error)

@@ -1,4 +1,5 @@
-"""Makes the kernel's routing that which tunnels with an interface want (hauberk_agent.interception).
+"""Makes the kernel's routing that which tunnels with an interface want (hauberk_agent.interception), and what stands
+behind the CNI's routes to own pods (hauberk_agent.own_pods).
 
 As with policies: all is dumped, compared, and the difference applied, at start, on each change, and every so often.
 Routes and rules are ours by their protocol number, the device by its name, kind and interface id. What is needed to let
@@ -35,14 +36,20 @@ class RoutingKernel(Protocol):
     def delete_rules(self, rules: Sequence[Rule]) -> list[XfrmError | None]: ...
 
 
-def reconcile_routing(kernel: RoutingKernel, desired: Interceptor | None) -> tuple[str, ...]:
-    """What could not be done, in sentences. Raises XfrmError if the kernel can't be asked, or refuses the device."""
+def reconcile_routing(
+    kernel: RoutingKernel, desired: Interceptor | None, backstops: frozenset[Route] = frozenset()
+) -> tuple[str, ...]:
+    """What could not be done, in sentences. Raises XfrmError if the kernel can't be asked, or refuses the device.
+
+    desired: None where no tunnel wants a device.
+    """
     device = _ours(kernel)
     if desired is not None:
         device = _make_device(kernel, device)
     index = device.index if device is not None else 0
     wanted = desired or _NOTHING
     routes = {route if route.device is None else replace(route, device=index) for route in wanted.routes}
+    routes |= backstops
     present, rules = set(kernel.routes()), set(kernel.rules())
     problems = [
         *kernel.add_routes(_sorted(routes - present)),

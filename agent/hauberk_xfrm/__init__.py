@@ -37,7 +37,7 @@ from hauberk_xfrm.request import (
     UpdateState,
 )
 from hauberk_xfrm.route import Route, RouteKind, Rule, XfrmDevice
-from hauberk_xfrm.routing import Routing
+from hauberk_xfrm.routing import MAIN_TABLE, Routing
 from hauberk_xfrm.segment_clamp import SegmentClamp
 from hauberk_xfrm.selector import Selector
 from hauberk_xfrm.state import (
@@ -58,6 +58,7 @@ from hauberk_xfrm.tables import PolicyTable, StateTable
 from hauberk_xfrm.xfrm import Xfrm
 
 __all__ = [
+    "MAIN_TABLE",
     "Acquire",
     "Action",
     "AddPolicy",

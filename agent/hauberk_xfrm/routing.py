@@ -23,6 +23,9 @@ from hauberk_xfrm.route import Route, RouteKind, Rule, XfrmDevice
 OUR_PROTOCOL: Final = 72
 """RTPROT_*: who made a route or a rule. Numbers from 5 on are anybody's (/etc/iproute2/rt_protos)."""
 
+MAIN_TABLE: Final = 254
+"""RT_TABLE_MAIN: where CNIs have their routes."""
+
 # struct ifinfomsg: family, (1), type, index, flags, change
 _IFINFOMSG = Struct("=BxHiII")
 # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
@@ -92,6 +95,14 @@ class Routing:
         for family in _VERSIONS:
             request = Message(type=_GETROUTE, body=_RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
             found += self._dump("list routes", request, _parse_route)
+        return found
+
+    def others_destinations(self) -> list[IpNetwork]:
+        """Where routes of the main table lead that are not ours, default routes aside."""
+        found: list[IpNetwork] = []
+        for family in _VERSIONS:
+            request = Message(type=_GETROUTE, body=_RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+            found += self._dump("list routes", request, _parse_others_destination)
         return found
 
     def rules(self) -> list[Rule]:
@@ -209,6 +220,14 @@ def _parse_route(body: bytes) -> Route | None:
         device=_number(attributes.get(_RTA_OIF)) if kind == RouteKind.UNICAST else None,
         source=_address(source) if source is not None else None,
     )
+
+
+def _parse_others_destination(body: bytes) -> IpNetwork | None:
+    """None for what is ours, of another table, or a default route."""
+    family, length, _, _, table, protocol, _, _, _ = _RTMSG.unpack_from(body)
+    if protocol == OUR_PROTOCOL or table != MAIN_TABLE or not length or family not in _VERSIONS:
+        return None
+    return _network(family, dict(parse_attributes(body, _RTMSG.size)).get(_RTA_DST), length)
 
 
 def _parse_rule(body: bytes) -> Rule | None:

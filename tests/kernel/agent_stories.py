@@ -501,6 +501,27 @@ def states_that_somebody_removes_are_replaced_within_seconds(world: World) -> No
     eventually(lambda: settled(NUMBERS), "the peer has given up what it had")
 
 
+def what_is_for_pods_that_have_no_route_is_not_sent_out_again_in_clear(world: World) -> None:
+    """As at a boot, when the CNI makes its bridge with the first pod."""
+    defaults = (("-4", "10.250.0.3"), ("-6", "fd00:250::3"))
+    for family, gateway in defaults:
+        ip("-n", "n1", family, "route", "add", "default", "via", gateway)
+    ip("-n", "n1", "link", "set", "pod", "down")
+    world.wire.taken()
+    for version, host in ((4, "10.244.1.2"), (6, "fd00:244:1::2")):
+        for _ in range(3):
+            world.pods.sockets[2, version].sendto(MARKER, (host, PORT))
+    time.sleep(0.5)
+    frames = world.wire.taken()
+    assert sum(map(is_esp, frames)) >= 6, "they have come to n1"
+    assert in_clear(frames) == 0
+    ip("-n", "n1", "link", "set", "pod", "up")
+    ip("-n", "n1", "addr", "add", "fd00:244:1::1/64", "dev", "pod", "nodad")
+    for family, _ in defaults:
+        ip("-n", "n1", family, "route", "del", "default")
+    eventually(lambda: world.pods.silent() == [], "the CNI's own routes come first")
+
+
 def sas_that_have_carried_enough_are_rekeyed_without_losing_a_packet(world: World) -> None:
     tunnel = world.mesh.tunnels[0]
     before = spis(1)
@@ -656,6 +677,7 @@ STORIES: Final[tuple[Callable[[World], None], ...]] = (
     cleanup_removes_ours_and_nothing_else,
     a_node_that_lost_its_kernel_state_is_back,
     states_that_somebody_removes_are_replaced_within_seconds,
+    what_is_for_pods_that_have_no_route_is_not_sent_out_again_in_clear,
     sas_that_have_carried_enough_are_rekeyed_without_losing_a_packet,
     an_agent_that_could_not_hear_everything_compares_everything,
     a_peer_that_gets_another_port_of_its_nat_is_followed_by_its_esp,
