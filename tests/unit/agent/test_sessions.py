@@ -439,6 +439,7 @@ def test_pitfall_18_all_nodes_begin_at_once(size: int) -> None:
     assert network.disagreements() == []
 
 
+@pytest.mark.long
 def test_pitfall_18_a_storm_of_a_hundred_nodes_ends_with_one_ike_sa_a_pair() -> None:
     # Every node begins with all others at once and works 5 ms on each datagram, and each fiftieth datagram is lost: so
     # answers come too late and requests are sent again. No second storm is to come of that.
