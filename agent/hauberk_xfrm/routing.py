@@ -91,27 +91,15 @@ class Routing:
 
     def routes(self) -> list[Route]:
         """Ours, of all tables."""
-        found: list[Route] = []
-        for family in _VERSIONS:
-            request = Message(type=_GETROUTE, body=_RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
-            found += self._dump("list routes", request, _parse_route)
-        return found
+        return self._dump_both("list routes", _GETROUTE, _RTMSG, _parse_route)
 
     def others_destinations(self) -> list[IpNetwork]:
         """Where routes of the main table lead that are not ours, default routes aside."""
-        found: list[IpNetwork] = []
-        for family in _VERSIONS:
-            request = Message(type=_GETROUTE, body=_RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
-            found += self._dump("list routes", request, _parse_others_destination)
-        return found
+        return self._dump_both("list routes", _GETROUTE, _RTMSG, _parse_others_destination)
 
     def rules(self) -> list[Rule]:
         """Ours."""
-        found: list[Rule] = []
-        for family in _VERSIONS:
-            request = Message(type=_GETRULE, body=_RULE.pack(family, 0, 0, 0, 0, 0, 0))
-            found += self._dump("list rules", request, _parse_rule)
-        return found
+        return self._dump_both("list rules", _GETRULE, _RULE, _parse_rule)
 
     def add_routes(self, routes: Sequence[Route]) -> list[XfrmError | None]:
         """In order; a route of the same table, destination and metric is replaced. Returns what became of each."""
@@ -146,6 +134,14 @@ class Routing:
         (error,) = self._change(operation, [subject], [message], missing=missing)
         if error is not None:
             raise error
+
+    def _dump_both(self, operation: str, kind: int, head: Struct, parse: Callable[[bytes], T | None]) -> list[T]:
+        """Of IPv4 and IPv6. Each head begins with the family, and nothing else of it is asked for."""
+        found: list[T] = []
+        for family in _VERSIONS:
+            body = bytes((family,)).ljust(head.size, b"\0")
+            found += self._dump(operation, Message(type=kind, body=body), parse)
+        return found
 
     def _dump(self, operation: str, request: Message, parse: Callable[[bytes], T | None]) -> list[T]:
         try:
