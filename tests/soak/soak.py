@@ -226,11 +226,11 @@ class Soak:
         if lease.returncode != 0:
             return None
         holder = json.loads(lease.stdout)["spec"].get("holderIdentity") or ""
-        pods = self._lab.kubectl("-n", NAMESPACE, "get", "pods", "-o", "json", check=False)
-        if pods.returncode != 0:
+        try:
+            pods = self._deployment.pods("hauberk-operator")
+        except CommandFailed:
             return None
-        nodes = {pod["metadata"]["name"]: pod["spec"].get("nodeName") for pod in json.loads(pods.stdout)["items"]}
-        return nodes.get(holder)
+        return next((pod["spec"].get("nodeName") for pod in pods if pod["metadata"]["name"] == holder), None)
 
     def _cut_api(self, watch: Watch, count: int) -> None:
         """With an agent killed in every other outage: it starts from what it has on disk."""
