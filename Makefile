@@ -15,6 +15,9 @@ MINUTES ?= 60
 # Tests at a time in `make test`; 0 runs them one after the other in pytest itself.
 PROCESSES ?= 2
 
+# Of `make test`, as pytest's -m; MARKS= takes all, the long ones among them.
+MARKS ?= not long
+
 .PHONY: help setup demo drill soak test check format bench bench-ike bench-path bench-xfrm bench-scale interop fuzz image lab \
     requirements clean
 
@@ -45,7 +48,7 @@ demo: $(STAMP) ## Three real nodes: traffic in clear, apply a tunnel, ESP only; 
 	@$(BIN)/python -m tests.demo
 
 test: lab ## The tests, those on real kernels too, but for the long ones
-	@$(BIN)/python -m pytest -m "not long" --numprocesses $(PROCESSES) --no-loadscope-reorder --durations 25 --durations-min 5
+	@$(BIN)/python -m pytest -m "$(MARKS)" --numprocesses $(PROCESSES) --no-loadscope-reorder --durations 25 --durations-min 5
 
 test-long: lab ## The long tests: minutes each, agents under traffic in bare kernels
 	@$(BIN)/python -m pytest -m long --numprocesses $(PROCESSES) --no-loadscope-reorder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +12,7 @@ from tests.attacks import in_kernel
 from tests.attacks.attack import Result
 from tests.attacks.cluster import attacked_cluster
 from tests.attacks.table import ON_AGENTS, ON_CLUSTER
+from tests.beside import Outcomes, Play, Stage
 from tests.kernel import bare_kernel
 from tests.lab.errors import LabError
 
@@ -39,9 +40,9 @@ def on_cluster() -> list[Result]:
     return results
 
 
-def on_agents(directory: Path) -> list[Result]:
+def on_agents(directory: Path, *, cpu: int = 0) -> list[Result]:
     results = directory / "results"
-    said = bare_kernel.boot(in_kernel.__name__, results, seconds=KERNEL_SECONDS, memory="768M")
+    said = bare_kernel.boot(in_kernel.__name__, results, seconds=KERNEL_SECONDS, memory="768M", cpu=cpu)
     written = results / "outcomes.json"
     if not written.exists():
         raise LabError(said)
@@ -50,3 +51,12 @@ def on_agents(directory: Path) -> list[Result]:
         Result(name=attack.name, tried=attack.tried, refused=outcomes[attack.name][0], said=outcomes[attack.name][1])
         for attack in ON_AGENTS
     ]
+
+
+def _play_beside(stage: Stage, chosen: Sequence[str]) -> Outcomes:
+    results = on_agents(stage.directory, cpu=stage.cpu)
+    return {result.name: None if result.refused else result.said for result in results if result.name in chosen}
+
+
+PLAY: Final = Play(name="attacks", tests="tests/attacks/test_on_agents.py::test_is_refused[", run=_play_beside)
+"""The attacks on agents, beside the tests."""

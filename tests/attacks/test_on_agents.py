@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.attacks.attack import Result
-from tests.attacks.run import on_agents
+from tests.attacks.run import PLAY
 from tests.attacks.table import ON_AGENTS
-
-pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    return {result.name: result for result in on_agents(tmp_path_factory.mktemp("attacks"))}
+from tests.beside import Theatre
 
 
+@pytest.mark.lab
 @pytest.mark.parametrize("name", [attack.name for attack in ON_AGENTS])
-def test_is_refused(results: dict[str, Result], name: str) -> None:
-    assert results[name].refused, results[name].said
+def test_is_refused(theatre: Theatre, name: str) -> None:
+    not_refused = theatre.outcome(PLAY, name)
+    assert not_refused is None, not_refused

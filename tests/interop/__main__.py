@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 import sys
+import tempfile
+from pathlib import Path
 
 from tests.interop import report
 from tests.interop.cases import CASES
@@ -18,7 +20,8 @@ def main() -> None:
     if not wanted:
         sys.exit(f"no case matches {pattern!r}; they are:\n" + "\n".join(case.id for case in CASES))
     try:
-        outcomes = play(wanted, lambda sentence: print(sentence, flush=True))
+        with tempfile.TemporaryDirectory(prefix="interop-") as directory:
+            outcomes = play(wanted, lambda sentence: print(sentence, flush=True), directory=Path(directory))
     except LabError as error:
         sys.exit(error.with_log_tail())
     if len(wanted) == len(CASES):

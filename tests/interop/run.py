@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.beside import Outcomes, Play, Stage
 from tests.interop import program, roots
 from tests.interop.case import Case
+from tests.interop.cases import CASES
 from tests.kernel.bare_kernel import boot
 from tests.lab import build, cache
 
@@ -40,8 +41,8 @@ class Outcome:
     seconds: float
 
 
-def play(cases: Sequence[Case], progress: Progress) -> dict[str, Outcome]:
-    """Plays all cases; the outcomes by the cases' ids, one for each and in their order.
+def play(cases: Sequence[Case], progress: Progress, *, directory: Path) -> dict[str, Outcome]:
+    """Plays all cases; the outcomes by the cases' ids, one for each and in their order. Files go below `directory`.
 
     Errors: LabError when a part can't be made.
     """
@@ -49,19 +50,26 @@ def play(cases: Sequence[Case], progress: Progress) -> dict[str, Outcome]:
     roots.ensure(progress)
     kernels = min(_KERNELS_PER_CPU * len(os.sched_getaffinity(0)), _MAX_KERNELS, len(cases))
     shares = [cases[number::kernels] for number in range(kernels)]
-    with tempfile.TemporaryDirectory(prefix="interop-") as directory, ThreadPoolExecutor(kernels) as pool:
-        played = [
-            pool.submit(_boot, Path(directory, str(number)), number, share) for number, share in enumerate(shares)
-        ]
-        _show(Path(directory), played, len(cases), progress)
+    with ThreadPoolExecutor(kernels) as pool:
+        played = [pool.submit(_boot, directory / str(number), number, share) for number, share in enumerate(shares)]
+        _show(directory, played, len(cases), progress)
         outcomes: dict[str, Outcome] = {}
         for number, share in enumerate(shares):
             said = played[number].result()
-            found = {line["case"]: line for line in _lines(Path(directory, str(number)))}
+            found = {line["case"]: line for line in _lines(directory / str(number))}
             for case in share:
                 line = found.get(case.id, {"failure": f"not played to its end: {said}", "seconds": 0.0})
                 outcomes[case.id] = Outcome(case=case, failure=line["failure"], seconds=line["seconds"])
     return {case.id: outcomes[case.id] for case in cases}
+
+
+def _play_beside(stage: Stage, chosen: Sequence[str]) -> Outcomes:
+    outcomes = play([case for case in CASES if case.id in chosen], lambda _: None, directory=stage.directory)
+    return {name: outcome.failure for name, outcome in outcomes.items()}
+
+
+PLAY = Play(name="interop", tests="tests/interop/test_interop.py::test_case[", run=_play_beside)
+"""The tests' part of the table, beside them."""
 
 
 def _boot(results: Path, number: int, share: Sequence[Case]) -> str:

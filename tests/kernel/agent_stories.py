@@ -1,6 +1,6 @@
 """What three agents promise each other, told inside a kernel with ESP.
 
-`test_agents_directory` boots one and starts this program (`python -m tests.kernel.agent_stories OUTCOMES`). Nodes and
+`worlds` has one booted and starts this program (`python -m tests.kernel.agent_stories OUTCOMES`). Nodes and
 pods are network namespaces:
 
     [p1] 10.244.1.2 ---- [n1] 10.250.0.1 --+

@@ -7,17 +7,15 @@ became of each of its stories, null or what went wrong. The host's files are the
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from tests.lab import build
 from tests.lab.kernel_process import REPOSITORY, cpu_for
@@ -31,20 +29,18 @@ echo o >/proc/sysrq-trigger; sleep 10
 """
 
 
-def _worker() -> int:
-    """The number of the process of pytest-xdist that this is, 0 for the first and where there are none."""
-    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_running: set[int] = set()
+"""The process groups of the kernels that run."""
+
+_stopping = threading.Event()
 
 
-def tell(module: str, directory: Path, *, seconds: float, memory: str = "512M") -> dict[str, str | None]:
-    """The stories' outcomes. Fails the test, with what was said, when there are none after so many seconds."""
-    directory.mkdir(exist_ok=True)
-    results = Path(directory, "results")
-    said = boot(module, results, seconds=seconds, memory=memory)
-    written = results / "outcomes.json"
-    if not written.exists():
-        pytest.fail(said)
-    return json.loads(written.read_text())
+def stop_all() -> None:
+    """Ends the kernels that this process has booted, and those that it boots later. `boot` returns."""
+    _stopping.set()
+    for group in tuple(_running):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
 
 
 def boot(
@@ -53,12 +49,11 @@ def boot(
     *arguments: str,
     seconds: float,
     memory: str = "512M",
-    cpu: int | None = None,
+    cpu: int = 0,
     started: Callable[[int], None] = lambda pid: None,
 ) -> str:
     """Runs `python -m MODULE OUTCOMES ARGUMENT...` in a kernel on the host's `cpu`th CPU, to its end or for so long.
 
-    cpu: None for another one in each of pytest's processes, so that kernels that run side by side do not share one.
     `results` is made; the module sees it as /run/results. started: told the kernel's process id. Returns how it ended,
     with what it said, for people.
     """
@@ -76,14 +71,13 @@ def boot(
             )
         )
         init.chmod(0o755)
-        chosen = cpu_for(_worker() if cpu is None else cpu)
         process = subprocess.Popen(
             [
                 *("setpriv", "--pdeathsig", "KILL"),  # it ends with us, however we end
                 *(
                     "taskset",
                     "-c",
-                    str(chosen),
+                    str(cpu_for(cpu)),
                     str(build.ensure_kernel(print)),
                     f"mem={memory}",
                     "seccomp=auto",
@@ -98,6 +92,9 @@ def boot(
             start_new_session=True,
         )
         console = ""
+        _running.add(process.pid)
+        if _stopping.is_set():
+            stop_all()
         try:
             started(process.pid)
             console, _ = process.communicate(timeout=seconds)
@@ -108,6 +105,7 @@ def boot(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            _running.discard(process.pid)
     log = results / "log"
     said = log.read_text(errors="replace") if log.exists() else ""
     return f"the kernel ended (exit code {process.returncode}):\n{said}\n{console[-2000:]}"

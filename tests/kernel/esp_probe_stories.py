@@ -1,6 +1,6 @@
 """What a kernel with ESP makes of packets that only an SA may carry (hauberk_xfrm.esp_probe).
 
-`test_xfrm_kernel` boots one and starts this program (`python -m tests.kernel.esp_probe_stories RESULTS`). Each story
+`worlds` has one booted and starts this program (`python -m tests.kernel.esp_probe_stories RESULTS`). Each story
 gets two hosts of its own (`two_hosts`).
 """
 

@@ -1,6 +1,6 @@
 """What agents do about packets' sizes, told inside a kernel with ESP (`path_world`, `path_agents`).
 
-`test_path_kernel` boots one and starts this program (`python -m tests.kernel.path_agent_stories RESULTS`).
+`worlds` has one booted and starts this program (`python -m tests.kernel.path_agent_stories RESULTS`).
 """
 
 from __future__ import annotations

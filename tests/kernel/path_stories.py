@@ -1,6 +1,6 @@
 """What becomes of packets of all sizes, told inside a kernel with ESP: between pods, through a tunnel and without one.
 
-`test_path_kernel` boots one and starts this program (`python -m tests.kernel.path_stories RESULTS`). The measure is the
+`worlds` has one booted and starts this program (`python -m tests.kernel.path_stories RESULTS`). The measure is the
 same network without tunnels: whatever it carried must arrive, or its sender be told what fits; never in clear.
 """
 

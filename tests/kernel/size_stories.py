@@ -1,6 +1,6 @@
 """How large packets become: the kernel makes of them what `hauberk_xfrm.overhead` computes. Told inside such a kernel.
 
-`test_path_kernel` boots one and starts this program (`python -m tests.kernel.size_stories RESULTS`).
+`worlds` has one booted and starts this program (`python -m tests.kernel.size_stories RESULTS`).
 """
 
 from __future__ import annotations

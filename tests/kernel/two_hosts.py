@@ -4,7 +4,7 @@ addresses behind them:
     10.244.1.1  fd00:244:1::1  [left]  192.0.2.1 ---- 192.0.2.2  [right]  10.244.2.1  fd00:244:2::1
                                2001:db8::1      2001:db8::2
 
-The stories are modules with a main of their own, which `test_xfrm_kernel` starts inside such a kernel.
+The stories are modules with a main of their own, which are started inside such a kernel (`worlds`).
 """
 
 from __future__ import annotations

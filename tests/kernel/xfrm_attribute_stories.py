@@ -1,6 +1,6 @@
 """What a kernel with ESP makes of what a state may have beside its key: marks, interface ids, offload, wide windows.
 
-`test_xfrm_kernel` boots one and starts this program (`python -m tests.kernel.xfrm_attribute_stories RESULTS`). Each
+`worlds` has one booted and starts this program (`python -m tests.kernel.xfrm_attribute_stories RESULTS`). Each
 story gets two hosts of its own (`two_hosts`).
 """
 

@@ -1,6 +1,6 @@
 """What a kernel with ESP says by itself, and what it is asked beside states and policies, told inside such a kernel.
 
-`test_xfrm_kernel` boots one and starts this program (`python -m tests.kernel.xfrm_event_stories RESULTS`). Each story
+`worlds` has one booted and starts this program (`python -m tests.kernel.xfrm_event_stories RESULTS`). Each story
 gets two hosts of its own (`two_hosts`).
 """
 

@@ -1,6 +1,6 @@
 """What hauberk_xfrm promises of a kernel with ESP, told inside such a kernel: packets, and the tables that they meet.
 
-`test_xfrm_kernel` boots one and starts this program (`python -m tests.kernel.xfrm_stories RESULTS`). Each story gets
+`worlds` has one booted and starts this program (`python -m tests.kernel.xfrm_stories RESULTS`). Each story gets
 two hosts of its own (`two_hosts`). RESULTS gets a JSON object: the story's name, and null or what went wrong.
 """
 

@@ -1,6 +1,6 @@
 """Policies, SPIs and refusals against the kernel that runs the tests, in a network namespace of their own.
 
-Nothing here needs ESP in the kernel; what does is in tests/kernel/test_xfrm_kernel.py.
+Nothing here needs ESP in the kernel; what does is in tests/kernel/xfrm_stories.py.
 """
 
 from __future__ import annotations
