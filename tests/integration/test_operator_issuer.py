@@ -15,7 +15,7 @@ from hauberk_api.certificate import fingerprint
 from hauberk_api.kinds import API_VERSION, MESH_KIND
 from hauberk_api.names import NodeUid, node_identity
 from tests.apiserver import ApiServer
-from tests.integration.cert_manager import CertManager, CompanyCA
+from tests.cert_manager import CertManager, CompanyCA
 from tests.integration.operator_bed import NAMESPACE, REQUESTS, Operator, OperatorBed
 
 _names = (f"delegated-{number}" for number in itertools.count())
@@ -29,7 +29,7 @@ class World:
         self.bed.prepare(values=["certManager.enabled=true", "certManager.caConfigMap=company-ca"])
         self.bed.add_node(1)
         self.bed.add_node(2)
-        self.cert_manager = CertManager(server)
+        self.cert_manager = CertManager(server, logs=server.directory)
         self.cert_manager.apply_crds()
         self.ca, self.next_ca = CompanyCA("Example Corp"), CompanyCA("Example Corp, next")
 

@@ -1,6 +1,6 @@
 """A real cert-manager beside a real API server: its controllers of issuers and requests, and its CRDs, from the lab.
 
-Without its webhook, as nothing here depends on what that checks. Called by test_operator_issuer.py.
+Without its webhook, as nothing here depends on what that checks. Called by the tests of delegated authorities.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import subprocess
 import time
 from collections.abc import Generator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.apiserver import ApiServer
-from tests.integration.operator_bed import NAMESPACE
-from tests.lab import build
+from tests.deployment import NAMESPACE
+from tests.lab import build, network
+from tests.lab.api import Api
 
 Json = dict[str, Any]
 
@@ -77,13 +78,30 @@ class CompanyCA:
         }
 
 
-class CertManager:
-    """cert-manager for one API server."""
+class Server(Protocol):
+    """An API server in a namespace, and its admin."""
 
-    def __init__(self, server: ApiServer) -> None:
+    @property
+    def netns(self) -> str: ...
+    @property
+    def kubeconfig(self) -> Path: ...
+    @property
+    def api(self) -> Api: ...
+    def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]: ...
+
+
+class CertManager:
+    """cert-manager for one API server. Its logs go into a directory."""
+
+    def __init__(self, server: Server, *, logs: Path) -> None:
         self._server = server
+        self._logs = logs
         self._parts = build.ensure_cert_manager(print)
         self._count = 0
+
+    def delete_crds(self) -> None:
+        """And with them all that was made of them."""
+        self._server.kubectl("delete", f"--filename={self._parts / 'crds'}")
 
     def apply_crds(self) -> None:
         """Apply its CRDs and wait until the API server serves them."""
@@ -97,11 +115,14 @@ class CertManager:
     def running(self) -> Generator[None]:
         """Run its controllers; the approver approves all, as cert-manager does unless told otherwise."""
         self._count += 1
-        log = self._server.directory / f"cert-manager-{self._count}.log"
-        command = self._server.command_inside(
-            str(self._parts / "cert-manager"),
-            f"--kubeconfig={self._server.kubeconfig}",
-            f"--cluster-resource-namespace={HOME}",
+        log = self._logs / f"cert-manager-{self._count}.log"
+        command = network.command_inside(
+            self._server.netns,
+            [
+                str(self._parts / "cert-manager"),
+                f"--kubeconfig={self._server.kubeconfig}",
+                f"--cluster-resource-namespace={HOME}",
+            ],
         )
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
