@@ -31,6 +31,7 @@ from hauberk_xfrm import (
     State,
     StateDirection,
     StateDump,
+    StateFlag,
     UdpPorts,
 )
 
@@ -129,6 +130,8 @@ class StateKeeper:
             encapsulation=_inbound_ports(event.encapsulation),
             lifetime=Lifetime(hard_seconds=hard_seconds),
             mapping_seconds=MAPPING_SECONDS if event.encapsulation is not None else 0,
+            # An error (ICMP) that came by it is taken if the packet that it quotes could have gone by it.
+            flags=StateFlag.ICMP,
             iptfs=IPTFS_IN if child.mode is Mode.IPTFS else None,
         )
         try:

@@ -13,7 +13,7 @@ from hauberk_agent.ownership import Rank, priority
 from hauberk_agent.reqid import ChildKey
 from hauberk_agent.roster import Peer
 from hauberk_api.plan import Phase, PlannedTunnel, reached
-from hauberk_xfrm import Action, Direction, Policy, ReqId, Selector, Template
+from hauberk_xfrm import Action, Direction, Policy, PolicyFlag, ReqId, Selector, Template
 
 INBOUND: Final = (Direction.IN, Direction.FWD)
 
@@ -53,12 +53,18 @@ def blocks(tunnel: PlannedTunnel) -> bool:
 
 
 def protect(direction: Direction, selector: Selector, rank: Rank, prefix_length: int, template: Template) -> Policy:
+    """What is to go, or has come, by an SA; and errors (ICMP) about packets that came by it, which quote them.
+
+    The kernel looks for an outbound policy for the answer to what is quoted, and sends the error as that would go: from
+    the address that the packet was for (RFC 4301, section 6; net/ipv4/icmp.c, icmp_route_lookup).
+    """
     return Policy(
         selector=selector,
         direction=direction,
         priority=priority(rank, prefix_length),
         action=Action.ALLOW,
         templates=(template,),
+        flags=PolicyFlag.ICMP if direction is Direction.OUT else PolicyFlag.NONE,
     )
 
 

@@ -17,7 +17,7 @@ from hauberk_agent.interception import DEVICE, IF_ID, Interceptor
 from hauberk_xfrm import Route, RouteKind, Rule, XfrmDevice, XfrmError
 
 _log = logging.getLogger("hauberk.reconciler")
-_ORDER = (RouteKind.THROW, RouteKind.UNICAST, RouteKind.UNREACHABLE)
+_ORDER = (RouteKind.THROW, RouteKind.UNICAST, RouteKind.UNREACHABLE, RouteKind.BLACKHOLE)
 _NOTHING = Interceptor(routes=frozenset(), rules=frozenset())
 
 

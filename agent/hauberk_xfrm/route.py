@@ -11,6 +11,8 @@ class RouteKind(IntEnum):
 
     UNICAST = 1
     """To a device."""
+    BLACKHOLE = 6
+    """Nowhere: the packet is dropped, and nobody told."""
     UNREACHABLE = 7
     """Nowhere: the packet is dropped, and its sender told."""
     THROW = 9

@@ -15,6 +15,7 @@ wrong.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import re
@@ -522,6 +523,38 @@ def what_is_for_pods_that_have_no_route_is_not_sent_out_again_in_clear(world: Wo
     eventually(lambda: world.pods.silent() == [], "the CNI's own routes come first")
 
 
+def errors_about_packets_do_not_show_what_was_in_them(world: World) -> None:
+    """What a node's own program sends to a pod that is not there is answered by the other node, which quotes it."""
+    assert world.pods.silent() == []
+    world.wire.taken()
+    for version, host in ((4, "10.244.2.77"), (6, "fd00:244:2::77")):
+        with inside("n1"):
+            family = socket.AF_INET if version == 4 else socket.AF_INET6
+            sender = socket.socket(family, socket.SOCK_DGRAM)
+        with sender:
+            sender.bind(("10.250.0.1" if version == 4 else "fd00:250::1", 0))
+            sender.connect((host, PORT))
+            sender.settimeout(1.0)
+            # IP_RECVERR, IPV6_RECVERR: so that it is told of errors that may pass, too
+            sender.setsockopt(*((socket.IPPROTO_IP, 11) if version == 4 else (socket.IPPROTO_IPV6, 25)), 1)
+
+            def told(sender: socket.socket = sender) -> bool:
+                """The first look for the pod takes seconds."""
+                try:
+                    sender.send(MARKER)
+                    sender.recv(100)
+                except TimeoutError:
+                    return False
+                except OSError as error:
+                    return error.errno in (errno.EHOSTUNREACH, errno.ECONNREFUSED)
+                return False
+
+            eventually(told, f"IPv{version}: the sender is told")
+    frames = world.wire.taken()
+    assert sum(map(is_esp, frames)) > 0
+    assert in_clear(frames) == 0
+
+
 def sas_that_have_carried_enough_are_rekeyed_without_losing_a_packet(world: World) -> None:
     tunnel = world.mesh.tunnels[0]
     before = spis(1)
@@ -678,6 +711,7 @@ STORIES: Final[tuple[Callable[[World], None], ...]] = (
     a_node_that_lost_its_kernel_state_is_back,
     states_that_somebody_removes_are_replaced_within_seconds,
     what_is_for_pods_that_have_no_route_is_not_sent_out_again_in_clear,
+    errors_about_packets_do_not_show_what_was_in_them,
     sas_that_have_carried_enough_are_rekeyed_without_losing_a_packet,
     an_agent_that_could_not_hear_everything_compares_everything,
     a_peer_that_gets_another_port_of_its_nat_is_followed_by_its_esp,

@@ -32,7 +32,7 @@ def test_own_pods_have_a_weak_route_to_nowhere_behind_the_cni_s() -> None:
     found = behind(mesh(), "10.244.1.0/24", "10.244.1.7/32", "10.244.2.0/24", "fd00:244:1::/64")
     assert found.keys() == {"10.244.1.0/24", "fd00:244:1::/64"}
     assert {(r.table, r.kind, r.metric, r.device) for r in found.values()} == {
-        (MAIN_TABLE, RouteKind.UNREACHABLE, METRIC, None)
+        (MAIN_TABLE, RouteKind.BLACKHOLE, METRIC, None)
     }
 
 
