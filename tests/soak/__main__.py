@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from tests.demo.claims import Claims
-from tests.deployment import Deployment
+from tests.deployment import NAMESPACE, Deployment
 from tests.lab import image
 from tests.lab.cluster import Lab, require_machine
 from tests.lab.errors import LabError
@@ -112,6 +112,8 @@ def _run(arguments: argparse.Namespace) -> tuple[int, dict[str, float | int]]:
         print(error.with_log_tail() if isinstance(error, LabError) else error, file=sys.stderr)
         return COULD_NOT_RUN, claims.figures
     finally:
+        if lab is not None and claims.failed:
+            _keep_logs(lab, arguments.figures.parent / "soak-logs", claims)
         if lab is not None and not arguments.keep:
             claims.progress("removing the lab")
             left = lab.down()
@@ -119,6 +121,20 @@ def _run(arguments: argparse.Namespace) -> tuple[int, dict[str, float | int]]:
     claims.write(arguments.figures)
     claims.progress(f"figures: {arguments.figures}")
     return claims.conclude(), claims.figures
+
+
+def _keep_logs(lab: Lab, directory: Path, claims: Claims) -> None:
+    """What Hauberk's programs said on each node, those that were killed too: the lab takes it along otherwise."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for node in lab.nodes:
+        command = ["sh", "-c", f"tar -C /var/log/pods -cz $(cd /var/log/pods && ls -d {NAMESPACE}_*)"]
+        try:
+            archive = lab.remote(node.name).run(command, timeout=60)
+        except (LabError, subprocess.SubprocessError) as error:
+            claims.progress(f"the logs of {node.name} are lost: {error}")
+            continue
+        (directory / f"{node.name}.tar.gz").write_bytes(archive.stdout)
+    claims.progress(f"what was said on the nodes is kept: {directory}")
 
 
 if __name__ == "__main__":
