@@ -3,9 +3,9 @@
 Policies exempt own pods, wherever the packet then goes, as it has been through its SA by then. So as long as the CNI
 has no route to them (at a boot it makes its bridge with the first pod), what a peer has sent encrypted would be
 forwarded to the default gateway in clear. A route to nowhere, weaker than anybody's own to the same network, stands
-behind the CNI's from Block on. Nobody is told: the error would quote the packet, and the kernel has no route by which to
-find that its answer goes by an SA. Where a wider route that is no default one leads to pods, as some CNIs have it for
-all nodes' pods at once, there is none: it would come before that.
+behind the CNI's from Block on. Nobody is told: the error would quote the packet, and the kernel has no route by which
+to find that its answer goes by an SA. Where a wider route that is no default one leads to pods, as some CNIs have it
+for all nodes' pods at once, there is none: it would come before that.
 
 Pure; hauberk_agent.route_reconciler makes the kernel's routing equal to it.
 """
