@@ -235,7 +235,10 @@ class Caretaker:
             if link.children or overdue:
                 self.delete(link, "replaced", now)
         elif overdue and link.concurrent:
-            # Its initiator keeps it: it does not know ours, which is then with that node's former self.
+            # Its initiator keeps it: it does not know ours, which is then with that node's former self. Unless it is
+            # that former self's: then nobody answers any more, and it ends by that.
+            if link.lost_at is None or not self._answers(link, since=link.lost_at + self._times.grace, now=now):
+                return
             link.lost_at, link.concurrent = None, False
             current.lost_at, current.concurrent = now, False
             pair.current = link
@@ -318,11 +321,9 @@ class Caretaker:
                 times.append(now + self._times.orphan_poll)
             if pair.attempt is None:
                 times.extend(standing.create_at for standing in pair.standings.values())
-        times.extend(
-            link.lost_at + self._times.grace
-            for link in pair.links.values()
-            if link.lost_at is not None and not link.deleting
-        )
+        losers = [link.lost_at for link in pair.links.values() if link.lost_at is not None and not link.deleting]
+        ends = [lost_at + self._times.grace for lost_at in losers]
+        times.extend(at if at > now else now + self._times.orphan_poll for at in ends)
         times.extend(
             link.certificate_ends_at + self._times.expired
             for link in pair.links.values()

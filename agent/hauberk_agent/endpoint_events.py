@@ -331,6 +331,10 @@ class EndpointEvents:
     def _prefer(self, pair: Pair, link: Link, now: float) -> None:
         """A link has its first child: is it the current one now?"""
         current = pair.current
+        for other in pair.links.values():
+            # Links that the same end began are a succession: of those that yielded only the last may be called back.
+            if other is not link and other.ours == link.ours and other.started_at <= link.started_at:
+                other.concurrent = False
         if current is not None and current.children:
             verdict = judge(
                 link,
