@@ -40,12 +40,12 @@ OUTAGE_SECONDS: Final = (3.0, 10.0)
 BACK_SECONDS: Final = 60.0
 """How long a fault may be felt before a pair counts as stuck."""
 MENDED_SECONDS: Final = 10.0
-REMOVED: Final = dict.fromkeys(("XfrmInNoStates", "XfrmOutNoStates"), inf)
+REMOVED: Final[dict[str, float]] = dict.fromkeys(("XfrmInNoStates", "XfrmOutNoStates"), inf)
 """The counters that a removal of states provokes, and how far at most."""
 UNHEARD_PROBES: Final = "XfrmInNoPols"
 """A peer's probe that comes while no agent runs finds no socket, and so no policy."""
 PROBES_A_KILL: Final = 2
-CRASHED: Final = dict.fromkeys(
+CRASHED: Final[dict[str, float]] = dict.fromkeys(
     ("XfrmInNoStates", "XfrmOutNoStates", "XfrmAcquireError", "XfrmInNoPols", "XfrmInStateInvalid", "XfrmOutPolBlock"),
     inf,
 )
