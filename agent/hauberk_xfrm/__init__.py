@@ -22,10 +22,12 @@ from hauberk_xfrm.esp_probe import EspProbe
 from hauberk_xfrm.event import Acquire, Event, Expiry, Flush, MappingChange, Removal
 from hauberk_xfrm.events import Events, EventSocket
 from hauberk_xfrm.iptfs import IptfsIn, IptfsOut
-from hauberk_xfrm.links import NetworkDevice, network_devices
+from hauberk_xfrm.links import NetworkDevice, addressed_devices, network_devices
 from hauberk_xfrm.mark import Mark
 from hauberk_xfrm.migration import Migration, Move
 from hauberk_xfrm.overhead import EspSizes
+from hauberk_xfrm.packet_filter import keep_outgoing
+from hauberk_xfrm.packet_tap import PacketTap, Passage
 from hauberk_xfrm.policy import Action, Direction, Policy, PolicyFlag, PolicyType, Slot, Template
 from hauberk_xfrm.request import (
     AddPolicy,
@@ -96,6 +98,8 @@ __all__ = [
     "NotFound",
     "NotSupported",
     "Offload",
+    "PacketTap",
+    "Passage",
     "PermissionDenied",
     "Policy",
     "PolicyAction",
@@ -127,6 +131,8 @@ __all__ = [
     "Xfrm",
     "XfrmDevice",
     "XfrmError",
+    "addressed_devices",
     "diff_policies",
+    "keep_outgoing",
     "network_devices",
 ]

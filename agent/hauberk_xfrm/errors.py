@@ -5,7 +5,7 @@
     |-- StateExists           NEWSA: there is a state with that destination and SPI
     |-- NotFound              no such policy or state (any more)
     |-- NotSupported          this kernel cannot do that: no XFRM, no ESP, no such algorithm or mode
-    `-- PermissionDenied      CAP_NET_ADMIN is missing
+    `-- PermissionDenied      CAP_NET_ADMIN is missing, or CAP_NET_RAW where packets are watched
 
 Local misuse (families that differ, a key missing) is a `ValueError`.
 """
@@ -47,7 +47,10 @@ class NotSupported(XfrmError):  # noqa: N818
 
 
 class PermissionDenied(XfrmError):  # noqa: N818
-    """The process lacks CAP_NET_ADMIN in the user namespace that owns its network namespace."""
+    """The process lacks CAP_NET_ADMIN in the user namespace that owns its network namespace.
+
+    To watch packets CAP_NET_RAW.
+    """
 
 
 _KINDS: dict[int, type[XfrmError]] = {

@@ -1,13 +1,15 @@
 """The network devices of this network namespace, as far as it counts how pods' packets travel: what kind each is of.
 
-By RTM_GETLINK (rtnetlink(7)); the attributes are those of include/uapi/linux/if_link.h.
+By RTM_GETLINK and RTM_GETADDR (rtnetlink(7)); the attributes are those of include/uapi/linux/if_link.h and if_addr.h.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from struct import Struct
 from typing import Final
 
+from hauberk_xfrm.address import IpAddress
 from hauberk_xfrm.attribute import Malformed, parse_attributes
 from hauberk_xfrm.errors import XfrmError
 from hauberk_xfrm.layout import NETLINK_ROUTE
@@ -16,8 +18,15 @@ from hauberk_xfrm.netlink import Message, NetlinkSocket
 # struct ifinfomsg: family, type, index, flags, change
 _IFINFOMSG: Final = Struct("=BxHiII")
 _PORT: Final = Struct("!H")
+# struct ifaddrmsg: family, prefix length, flags, scope, index
+_IFADDRMSG: Final = Struct("=BBBBI")
 _RTM_NEWLINK: Final = 16
 _RTM_GETLINK: Final = 18
+_RTM_NEWADDR: Final = 20
+_RTM_GETADDR: Final = 22
+_IFA_ADDRESS: Final = 1
+_IFA_LOCAL: Final = 2
+"""Where both are there IFA_ADDRESS is the other end's."""
 _IFLA_IFNAME: Final = 3
 _IFLA_LINKINFO: Final = 18
 _IFLA_INFO_KIND: Final = 1
@@ -37,16 +46,42 @@ class NetworkDevice:
 
 def network_devices() -> tuple[NetworkDevice, ...]:
     """All devices, in the kernel's order. Raises XfrmError if the kernel can't be asked."""
+    return tuple(parse_device(body) for body in _dump(_RTM_GETLINK, _RTM_NEWLINK, _IFINFOMSG.size))
+
+
+def addressed_devices(addresses: Collection[IpAddress]) -> frozenset[str]:
+    """The names of the devices that have one of these addresses. Raises XfrmError if the kernel can't be asked."""
+    indexes = {
+        _IFADDRMSG.unpack_from(body)[4]
+        for body in _dump(_RTM_GETADDR, _RTM_NEWADDR, _IFADDRMSG.size)
+        if parse_address(body) in addresses
+    }
+    return frozenset(
+        parse_device(body).name
+        for body in _dump(_RTM_GETLINK, _RTM_NEWLINK, _IFINFOMSG.size)
+        if _IFINFOMSG.unpack_from(body)[2] in indexes
+    )
+
+
+def _dump(request: int, answers: int, header_bytes: int) -> list[bytes]:
+    """What the kernel has of a kind, of all families. Raises XfrmError."""
     netlink = NetlinkSocket(NETLINK_ROUTE)
     try:
-        answer = netlink.dump(Message(type=_RTM_GETLINK, body=_IFINFOMSG.pack(0, 0, 0, 0, 0)))
+        answer = netlink.dump(Message(type=request, body=bytes(header_bytes)))
         if answer.errno:
             raise XfrmError("list network devices", "", answer.errno, answer.reason)
-        return tuple(parse_device(message.body) for message in answer.messages if message.type == _RTM_NEWLINK)
+        return [message.body for message in answer.messages if message.type == answers]
     except (OSError, Malformed) as error:
         raise XfrmError("list network devices", str(error), getattr(error, "errno", None) or 0) from error
     finally:
         netlink.close()
+
+
+def parse_address(body: bytes) -> IpAddress | None:
+    """The address in an RTM_NEWADDR. Raises Malformed."""
+    attributes = dict(parse_attributes(body, _IFADDRMSG.size))
+    packed = attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS, b""))
+    return ip_address(packed) if len(packed) in (4, 16) else None
 
 
 def parse_device(body: bytes) -> NetworkDevice:
