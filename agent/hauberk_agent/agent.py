@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import inf
 from pathlib import Path
@@ -22,6 +22,7 @@ from cryptography import x509
 from hauberk_agent.agreed_modes import agreed_modes, in_modes
 from hauberk_agent.blocked_paths import BlockedPaths
 from hauberk_agent.boot_guard import BootGuard, policies_at_boot
+from hauberk_agent.bypass_watch import BypassWatch
 from hauberk_agent.cache import DesiredCache
 from hauberk_agent.clear_traffic import LOOK_SECONDS, ClearTraffic
 from hauberk_agent.client_ports import first_client_port
@@ -64,6 +65,8 @@ from hauberk_xfrm import (
     Acquire,
     ClearCounter,
     Mode,
+    NetworkDevice,
+    PacketTap,
     Policy,
     ReqId,
     Route,
@@ -71,6 +74,7 @@ from hauberk_xfrm import (
     SegmentClamp,
     Xfrm,
     XfrmError,
+    addressed_devices,
     network_devices,
 )
 from hauberk_xfrm.path_mtu import PathMtu, largest_device_mtu
@@ -104,6 +108,8 @@ class AgentSettings:
     """Where the socket holder of this node is asked, if there is one."""
     boot_guard: bool = False
     """Whether to keep the file that the host's boot guard loads."""
+    bypass_watch: bool = True
+    """Whether to look, now and then, if pods' packets leave in clear past the IP stack. Needs CAP_NET_RAW."""
 
 
 class Agent:
@@ -171,6 +177,7 @@ class Agent:
         self.identity: Identity | None = None
         self.outcome: Outcome | None = None
         self.datapath = Datapath()
+        self._devices: tuple[NetworkDevice, ...] = ()
         self.abilities = kernel.abilities()
         self.sessions = Sessions(
             kernel=kernel,
@@ -193,6 +200,7 @@ class Agent:
         self.sessions.esp_paths.probe = self._probes.send
         self._sendable = SendableChildren(self.sessions.in_use, unproved=self.sessions.esp_paths.is_unproved)
         self.clear = ClearTraffic(ClearCounter())
+        self.bypass = BypassWatch(PacketTap, addressed_devices)
         self._path_mtu, self._link_mtu = PathMtu(), PathMtu(mark=ROUTE_MARK)
         self.widths = PathWidths(self.sessions.path_searches, PathRoutes(), link_mtu=self._link_mtu.read)
         self.sessions.on_path_found = self._sizes_wake.set
@@ -237,6 +245,7 @@ class Agent:
                     self._reconcile_for_ever(),
                     self._follow_pairs(),
                     self._count_for_ever(),
+                    self._watch_bypass_for_ever(),
                     self._fit_for_ever(),
                     self._look_for_ever(),
                     self.reporting.write_for_ever(),
@@ -379,6 +388,8 @@ class Agent:
             self.sessions.set_wanted(specs, now)
         if self._protects:
             self._sendable.look(self.sessions.pairs, now)
+        if self.bypass.release(roster):
+            self._look_at_datapath()
         self._want_policies()
         self._reconcile_policies()
         self._reconcile_routing()
@@ -414,7 +425,8 @@ class Agent:
         policies: tuple[Policy, ...] = ()
         if roster is not None:
             policies = desired_policies(
-                without_blocks(roster, misfits(self.datapath, roster)),
+                # What is seen to leak later keeps its blocks.
+                without_blocks(roster, misfits(replace(self.datapath, leak=None), roster)),
                 self._reqid,
                 sendable=self._sendable.keys,
                 first_client_port=first_client_port(),
@@ -426,6 +438,13 @@ class Agent:
     def _modes_changed(self) -> bool:
         """Whether a pair has agreed on another mode than its policies are for. Most meshes have no such modes."""
         return bool(self._modes) and self._modes != agreed_modes(self._specs.values(), self.sessions.pairs)
+
+    @property
+    def _policies_stand(self) -> bool:
+        """Whether the kernel was last seen to have all that the roster asks for."""
+        return self.outcome is not None and not (
+            self._apply_problems or self.outcome.problems or self._routing_problems
+        )
 
     @property
     def _protects(self) -> bool:
@@ -485,10 +504,11 @@ class Agent:
     def _look_at_datapath(self) -> None:
         """The CNI may make its devices after the agent has started, and others later."""
         try:
-            found = find_datapath(network_devices())
+            self._devices = network_devices()
         except XfrmError as error:
             _log.warning("%s", error)
             return
+        found = replace(find_datapath(self._devices), leak=self.bypass.device)
         if found != self.datapath:
             self.datapath = found
             self._want_policies()
@@ -681,6 +701,24 @@ class Agent:
             if self.clear.wanted:
                 self.clear.look(asyncio.get_running_loop().time())
                 self.reporting.wake()
+
+    async def _watch_bypass_for_ever(self) -> None:
+        """Looks now and then whether pods' packets leave in clear although the policies stand."""
+        while self.settings.bypass_watch:
+            await asyncio.sleep(self.bypass.pause_seconds)
+            window = self.bypass.open(self.roster, self._devices) if self._policies_stand else None
+            if window is None:
+                continue
+            try:
+                await asyncio.sleep(self.bypass.window_seconds)
+            finally:
+                await asyncio.to_thread(window.close)
+            if self.bypass.judge(window, self.roster):
+                self._look_at_datapath()
+                self.reporting.wake()
+            if self.bypass.doubtful:
+                # Somebody may have removed our policies. The next window shows what passes by them.
+                self._reconcile_wake.set()
 
     async def _fit_for_ever(self) -> None:
         """Sees to it that pods' packets fit into the tunnels: soon after a pair has its SAs, and every so often."""

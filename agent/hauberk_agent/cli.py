@@ -134,6 +134,14 @@ def _parser() -> argparse.ArgumentParser:
         help="keep the file that the host's boot guard loads when the node boots [HAUBERK_BOOT_GUARD=true]",
     )
     run.add_argument(
+        "--no-bypass-watch",
+        dest="bypass_watch",
+        action="store_false",
+        default=os.environ.get("HAUBERK_BYPASS_WATCH", "") != "false",
+        help="do not look whether pods' packets leave in clear past the IP stack, which needs CAP_NET_RAW"
+        " [HAUBERK_BYPASS_WATCH=false]",
+    )
+    run.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         default=os.environ.get("HAUBERK_LOG_LEVEL", "info"),
@@ -208,6 +216,7 @@ async def _run_agent(options: argparse.Namespace) -> None:
         health_port=options.health_port,
         holder_socket=options.holder_socket,
         boot_guard=options.boot_guard,
+        bypass_watch=options.bypass_watch,
     )
     loop = asyncio.get_running_loop()
     with Xfrm() as kernel:

@@ -4,11 +4,12 @@
 Routed     by the host's IP stack, with routes to the other nodes
 VXLAN,     by the host's IP stack into an overlay's device, which sends UDP to a port
 Geneve
-Bypass     past the host's IP stack (netkit devices: a BPF program hands packets on), where no policy sees them
+Bypass     past the host's IP stack (a BPF program hands packets on), where no policy sees them: netkit devices show
+           it, or that packets leave in clear (hauberk_agent.bypass_watch)
 =========  =========================================================================================================
 
 Policies that see no packets protect nothing, however well the SAs are: a tunnel that the datapath does not suit is
-never ready, says why, and blocks nothing.
+never ready, and says why. It blocks nothing where the devices say so before anything was sent.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Datapath:
     overlays: tuple[NetworkDevice, ...] = ()
     bypass: NetworkDevice | None = None
     """A device that shows that packets pass the IP stack by."""
+    leak: str | None = None
+    """The device by which pods' packets were seen to leave in clear."""
 
     def misfit(self, tunnel: PlannedTunnel) -> str:
         """Why a tunnel's traffic is not to be had here, as a sentence; empty if it is."""
@@ -48,6 +51,8 @@ class Datapath:
             case TrafficType.POD_NETWORK:
                 if self.bypass is not None:
                     return f"pods' packets pass the host's IP stack by ({_named(self.bypass)})"
+                if self.leak is not None:
+                    return f"pods' packets leave {self.leak} in clear, past the host's IP stack and all policies"
                 return ""
             case _:
                 return ""
@@ -56,6 +61,8 @@ class Datapath:
         """For people: the first device of each sort."""
         if self.bypass is not None:
             return DatapathReport(kind=DatapathKind.BYPASS, device=self.bypass.name)
+        if self.leak is not None:
+            return DatapathReport(kind=DatapathKind.BYPASS, device=self.leak)
         if self.overlays:
             first = self.overlays[0]
             return DatapathReport(kind=_OVERLAYS[first.kind], device=first.name, port=first.port)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hauberk_agent.datapath import find_datapath, misfits, without_blocks
@@ -49,6 +51,15 @@ def test_which_tunnels_a_datapath_does_not_suit(
 ) -> None:
     found = roster("n1", plan(tunnel(traffic=traffic)), n1=node(1), n2=node(2))
     assert misfits(find_datapath(devices), found).get("tunnel-a") == why
+
+
+def test_what_was_seen_to_leave_in_clear_tells_more_than_devices_that_suit() -> None:
+    seen = replace(find_datapath((ETH0, FLANNEL)), leak="eth0")
+    assert seen.report() == DatapathReport(kind=DatapathKind.BYPASS, device="eth0")
+    found = roster("n1", plan(tunnel(), tunnel("b", traffic=HOST)), n1=node(1, tunnels=("tunnel-a", "b")), n2=node(2))
+    assert misfits(seen, found) == {
+        "tunnel-a": "pods' packets leave eth0 in clear, past the host's IP stack and all policies"
+    }
 
 
 def test_a_tunnel_that_does_not_suit_the_node_blocks_nothing_there() -> None:
