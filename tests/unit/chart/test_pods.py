@@ -29,12 +29,12 @@ def test_containers_have_no_privileges(chart: Rendered, name: str) -> None:
     assert security["capabilities"]["drop"] == ["ALL"]
 
 
-def test_the_agent_alone_is_root_and_has_two_capabilities(chart: Rendered) -> None:
+def test_the_agent_alone_is_root_and_has_three_capabilities(chart: Rendered) -> None:
     for name, pod in chart.pod_templates().items():
         security = _container(pod)["securityContext"]
         if name == "hauberk-agent":
             assert security["runAsUser"] == 0
-            assert security["capabilities"]["add"] == ["NET_ADMIN", "NET_BIND_SERVICE"]
+            assert security["capabilities"]["add"] == ["NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW"]
         else:
             assert security["runAsNonRoot"] is True
             assert security["runAsUser"] > 0
@@ -125,6 +125,13 @@ def test_the_holder_is_there_when_wanted_has_no_capability_and_outlives_upgrades
     assert f"--holder-socket={place}" in agent["command"]
     mounts = [{m["mountPath"] for m in container["volumeMounts"]} for container in (holder, agent)]
     assert all(place.rpartition("/")[0] in paths for paths in mounts)
+
+
+def test_an_agent_that_does_not_watch_what_leaves_has_no_raw_sockets(helm: Helm, chart: Rendered) -> None:
+    assert "--no-bypass-watch" not in _container(chart.pod_templates()["hauberk-agent"])["command"]
+    agent = _container(helm.render({"agent.bypassWatch": False}).pod_templates()["hauberk-agent"])
+    assert "--no-bypass-watch" in agent["command"]
+    assert agent["securityContext"]["capabilities"]["add"] == ["NET_ADMIN", "NET_BIND_SERVICE"]
 
 
 def test_the_boot_guard_is_there_when_wanted_and_may_write_units_and_nothing_else(helm: Helm, chart: Rendered) -> None:
