@@ -11,11 +11,11 @@ import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from hauberk_xfrm import Acquire, Event, Events, Expiry, Flush, IpAddress, MappingChange, Removal, Spi
+from hauberk_xfrm import Acquire, Event, Events, Expiry, Flush, IpAddress, MappingChange, PolicyFlush, Removal, Spi
 
 _log = logging.getLogger("hauberk.kernel")
 
-KINDS: Final[tuple[type[Event], ...]] = (Expiry, Flush, MappingChange, Removal)
+KINDS: Final[tuple[type[Event], ...]] = (Expiry, Flush, MappingChange, PolicyFlush, Removal)
 """No acquires: they are heard on a socket of their own, while a tunnel is set up on demand. To listen changes what the
 kernel does (hauberk_xfrm.Xfrm.watch)."""
 
@@ -61,7 +61,7 @@ class KernelWatch:
         now = self._loop.time()
         for event in events.told:
             match event:
-                case Expiry(hard=True) | Flush():
+                case Expiry(hard=True) | Flush() | PolicyFlush():
                     self._reconcile()
                 case Removal() if self._listener.misses(event.destination, event.spi):
                     self._reconcile()

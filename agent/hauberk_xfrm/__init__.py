@@ -19,7 +19,7 @@ from hauberk_xfrm.errors import (
     XfrmError,
 )
 from hauberk_xfrm.esp_probe import EspProbe
-from hauberk_xfrm.event import Acquire, Event, Expiry, Flush, MappingChange, Removal
+from hauberk_xfrm.event import Acquire, Event, Expiry, Flush, MappingChange, PolicyFlush, Removal
 from hauberk_xfrm.events import Events, EventSocket
 from hauberk_xfrm.iptfs import IptfsIn, IptfsOut
 from hauberk_xfrm.links import NetworkDevice, addressed_devices, network_devices
@@ -105,6 +105,7 @@ __all__ = [
     "PolicyAction",
     "PolicyExists",
     "PolicyFlag",
+    "PolicyFlush",
     "PolicyTable",
     "PolicyType",
     "Removal",

@@ -71,4 +71,9 @@ class Flush:
     """All states were deleted at once (`ip xfrm state flush`), of ESP or of all protocols."""
 
 
-Event = Acquire | Expiry | Flush | MappingChange | Migration | Removal
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyFlush:
+    """All policies were deleted at once (`ip xfrm policy flush`), but for those of sockets."""
+
+
+Event = Acquire | Expiry | Flush | MappingChange | Migration | PolicyFlush | Removal

@@ -1,4 +1,4 @@
-"""Reads the kernel's events: ACQUIRE, EXPIRE, DELSA, FLUSHSA, MAPPING and MIGRATE. Called by `events`; pure."""
+"""Reads the kernel's events: ACQUIRE, EXPIRE, DELSA, FLUSHSA, FLUSHPOLICY, MAPPING and MIGRATE. For `events`; pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from struct import error as StructError  # noqa: N812
 from hauberk_xfrm.address import ReqId, Spi, family_of
 from hauberk_xfrm.attribute import Malformed, parse_attributes
 from hauberk_xfrm.decoder import decode_address, decode_policy, decode_selector
-from hauberk_xfrm.event import Acquire, Event, Expiry, Flush, MappingChange, Removal
+from hauberk_xfrm.event import Acquire, Event, Expiry, Flush, MappingChange, PolicyFlush, Removal
 from hauberk_xfrm.layout import (
     ACQUIRE_HEAD,
     ACQUIRE_TAIL,
@@ -90,6 +90,15 @@ def _flush(body: bytes) -> Flush | None:
     return Flush() if protocol in (ESP, *_ALL_PROTOCOLS) else None
 
 
+def _policy_flush(body: bytes) -> PolicyFlush | None:
+    """`xfrm_notify_policy_flush`: of the main policies, where nothing else is said."""
+    for kind, value in parse_attributes(body, 0):
+        if kind == Attribute.POLICY_TYPE:
+            number, _, _ = USERPOLICY_TYPE.unpack_from(value)
+            return PolicyFlush() if number == PolicyType.MAIN else None
+    return PolicyFlush()
+
+
 def _mapping_change(body: bytes) -> MappingChange | None:
     """`build_mapping`; nothing but ESP has mappings."""
     daddr, spi, family, _protocol, reqid, old, new, old_port, new_port = MAPPING.unpack_from(body)
@@ -138,6 +147,7 @@ _DECODERS: dict[int, Callable[[bytes], Event | None]] = {
     MessageType.DELSA: _removal,
     MessageType.EXPIRE: _expiry,
     MessageType.FLUSHSA: _flush,
+    MessageType.FLUSHPOLICY: _policy_flush,
     MessageType.MAPPING: _mapping_change,
     MessageType.MIGRATE: _migration,
 }

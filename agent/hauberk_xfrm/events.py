@@ -16,9 +16,9 @@ from errno import EAGAIN, EINTR, ENOBUFS, EPROTO
 from typing import Final
 
 from hauberk_xfrm.attribute import Malformed
-from hauberk_xfrm.event import Acquire, Event, Expiry, Flush, MappingChange, Removal
+from hauberk_xfrm.event import Acquire, Event, Expiry, Flush, MappingChange, PolicyFlush, Removal
 from hauberk_xfrm.event_decoder import decode_event
-from hauberk_xfrm.layout import NETLINK_XFRM, Group
+from hauberk_xfrm.layout import NETLINK_XFRM, Group, MessageType
 from hauberk_xfrm.migration import Migration
 from hauberk_xfrm.netlink_endpoint import RECEIVE_BUFFER_BYTES, NetlinkEndpoint, Received
 
@@ -30,8 +30,18 @@ _GROUPS: Final[dict[type[Event], Group]] = {
     Flush: Group.SA,
     MappingChange: Group.MAPPING,
     Migration: Group.MIGRATE,
+    PolicyFlush: Group.POLICY,
     Removal: Group.SA,
 }
+
+_UNHEARD: Final = (
+    MessageType.NEWSA,
+    MessageType.UPDSA,
+    MessageType.NEWPOLICY,
+    MessageType.UPDPOLICY,
+    MessageType.DELPOLICY,
+)
+"""Said to the same groups, mostly of what the hearer itself has done, by the thousand when there are many peers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +55,7 @@ class Events:
 class EventSocket:
     """Hears events of the given kinds in the network namespace of the thread that makes it. Raises OSError.
 
-    Removal and Flush come together, of one group, and with them all other changes of states, which are thrown away.
+    Removal and Flush come together, of one group. What else is said of states and policies the kernel keeps to itself.
     """
 
     def __init__(self, kinds: Sequence[type[Event]], *, receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES) -> None:
@@ -54,6 +64,7 @@ class EventSocket:
             groups=sum({1 << (_GROUPS[kind] - 1) for kind in kinds}),
             waits=False,
             receive_buffer_bytes=receive_buffer_bytes,
+            unheard=_UNHEARD,
         )
         self._collector = Collector(self._endpoint.receive)
 

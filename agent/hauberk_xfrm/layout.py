@@ -32,7 +32,7 @@ UDP_ENCAP_ESPINUDP = 2
 
 
 class MessageType(IntEnum):
-    """XFRM_MSG_*: those that this package sends or understands. FLUSHPOLICY is not here, and FLUSHSA never sent."""
+    """XFRM_MSG_*: those that this package sends or understands. FLUSHSA and FLUSHPOLICY are never sent."""
 
     NEWSA = 0x10
     DELSA = 0x11
@@ -46,6 +46,7 @@ class MessageType(IntEnum):
     UPDPOLICY = 0x19
     UPDSA = 0x1A
     FLUSHSA = 0x1C
+    FLUSHPOLICY = 0x1D
     MIGRATE = 0x21
     NEWSADINFO = 0x22
     GETSADINFO = 0x23
@@ -62,6 +63,7 @@ class Group(IntEnum):
     ACQUIRE = 1
     EXPIRE = 2
     SA = 3
+    POLICY = 4
     MIGRATE = 7
     MAPPING = 8
 

@@ -6,6 +6,7 @@ sender than port id 0 is dropped unread.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from errno import ENODATA, EPROTO
 from socket import (
     AF_NETLINK,
@@ -22,6 +23,7 @@ from struct import Struct
 
 from hauberk_xfrm.attribute import Malformed
 from hauberk_xfrm.layout import NLMSGHDR
+from hauberk_xfrm.socket_filter import attach, drop_messages
 
 Received = tuple[int, int, int, bytes]
 """A message's type, flags, sequence number (0 in events), and what follows its header: no class, as dumps bring tens of
@@ -50,8 +52,12 @@ class NetlinkEndpoint:
         waits: bool,
         receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES,
         send_buffer_bytes: int | None = None,
+        unheard: Collection[int] = (),
     ) -> None:
-        """groups: multicast groups to hear, as bits. waits: `receive` waits some seconds, or never."""
+        """groups: multicast groups to hear, as bits; unheard: but for messages of these types.
+
+        waits: `receive` waits some seconds, or never.
+        """
         self._buffer = bytearray(_DATAGRAM_BYTES)
         self._socket = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | (0 if waits else SOCK_NONBLOCK), protocol)
         try:
@@ -63,6 +69,8 @@ class NetlinkEndpoint:
             # Errors come with the kernel's words, and without a copy of the request, which may hold a key.
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+            if unheard:
+                attach(self._socket, drop_messages(unheard))
             self._socket.bind((0, groups))
         except OSError:
             self._socket.close()

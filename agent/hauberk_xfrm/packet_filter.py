@@ -1,6 +1,6 @@
-"""Programs for packet sockets, in classic BPF: which packets the kernel is to keep. Used by `PacketTap`.
+"""Programs for packet sockets (`socket_filter`): which packets the kernel is to keep. Used by `PacketTap`.
 
-Instructions, and what stands at negative offsets, as in Documentation/networking/filter.rst. A program can't be long: a
+What stands at negative offsets is as in Documentation/networking/filter.rst. A program can't be long: a
 socket's memory for such things (net.core.optmem_max, 20 KB for many years) has to hold what the kernel makes of it.
 So of many networks fewer and wider ones are asked for, and whoever reads has to look once more.
 """
@@ -11,24 +11,16 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from struct import Struct
 from typing import Final
 
 from hauberk_xfrm.address import IpNetwork
+from hauberk_xfrm.socket_filter import AND, JUMP, JUMP_IF_EQUAL, LOAD_WORD, RETURN, instruction
 
 KEPT_BYTES: Final = 40
 """Of each packet: an IPv6 header, or more than one of IPv4 without options."""
 
 MOST_NETWORKS: Final = 8
 """Of a family, own or peers'."""
-
-# struct sock_filter: code, where to jump if true and if false, k
-_INSTRUCTION: Final = Struct("=HBBI")
-_LOAD_WORD: Final = 0x20
-_AND: Final = 0x54
-_JUMP: Final = 0x05
-_JUMP_IF_EQUAL: Final = 0x15
-_RETURN: Final = 0x06
 
 _PROTOCOL: Final = 0xFFFFF000
 _PACKET_TYPE: Final = 0xFFFFF004
@@ -57,17 +49,17 @@ def keep_outgoing(own: Collection[IpNetwork], peers: Collection[IpNetwork]) -> b
         [
             *_is_in(header.source, widened(_of(version, own), MOST_NETWORKS)),
             *_is_in(header.destination, widened(_of(version, peers), MOST_NETWORKS)),
-            _instruction(_RETURN, KEPT_BYTES),
+            instruction(RETURN, KEPT_BYTES),
         ]
         for version, header in ((4, _IPV4), (6, _IPV6))
     )
     return b"".join(
         (
-            _instruction(_LOAD_WORD, _PACKET_TYPE),
+            instruction(LOAD_WORD, _PACKET_TYPE),
             *_continue_if_equal(_PACKET_OUTGOING),
-            _instruction(_LOAD_WORD, _PROTOCOL),
-            _instruction(_JUMP_IF_EQUAL, _ETH_P_IP, if_true=1),
-            _instruction(_JUMP, len(four)),
+            instruction(LOAD_WORD, _PROTOCOL),
+            instruction(JUMP_IF_EQUAL, _ETH_P_IP, if_true=1),
+            instruction(JUMP, len(four)),
             *four,
             *_continue_if_equal(_ETH_P_IPV6),
             *six,
@@ -99,25 +91,21 @@ def _of(version: int, networks: Iterable[IpNetwork]) -> list[IpNetwork]:
 
 def _is_in(offset: int, networks: Iterable[IpNetwork]) -> list[bytes]:
     """Goes on after these instructions if the address there is in one of the networks; else the packet is not kept."""
-    rest = [_instruction(_RETURN, 0)]
+    rest = [instruction(RETURN, 0)]
     for network in networks:
-        test = [_instruction(_JUMP, len(rest))]
+        test = [instruction(JUMP, len(rest))]
         masks = network.netmask.packed
         for word in reversed(range(0, len(masks), 4)):
             mask, wanted = (int.from_bytes(part[word : word + 4]) for part in (masks, network.network_address.packed))
             if mask:
                 test[:0] = [
-                    _instruction(_LOAD_WORD, offset + word),
-                    _instruction(_AND, mask),
-                    _instruction(_JUMP_IF_EQUAL, wanted, if_false=len(test)),
+                    instruction(LOAD_WORD, offset + word),
+                    instruction(AND, mask),
+                    instruction(JUMP_IF_EQUAL, wanted, if_false=len(test)),
                 ]
         rest[:0] = test
     return rest
 
 
 def _continue_if_equal(value: int) -> tuple[bytes, bytes]:
-    return _instruction(_JUMP_IF_EQUAL, value, if_true=1), _instruction(_RETURN, 0)
-
-
-def _instruction(code: int, k: int, *, if_true: int = 0, if_false: int = 0) -> bytes:
-    return _INSTRUCTION.pack(code, if_true, if_false, k)
+    return instruction(JUMP_IF_EQUAL, value, if_true=1), instruction(RETURN, 0)

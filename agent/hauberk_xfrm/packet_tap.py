@@ -7,27 +7,22 @@ long.
 
 from __future__ import annotations
 
-import ctypes
 import socket
 from dataclasses import dataclass
 from errno import EPERM
 from ipaddress import ip_address
-from struct import Struct
 from typing import Final
 
 from hauberk_xfrm.address import IpAddress
 from hauberk_xfrm.errors import XfrmError, error_from_errno
 from hauberk_xfrm.packet_filter import KEPT_BYTES
+from hauberk_xfrm.socket_filter import attach
 
 MOST_PACKETS: Final = 512
 """So many are read of a device. As many as that tell as much as more would."""
 
 _ETH_P_ALL: Final = 3
 """Others are not told of what goes out."""
-_SO_ATTACH_FILTER: Final = 26
-# struct sock_fprog: number of instructions, pointer to them
-_PROGRAM: Final = Struct("@HP")
-_INSTRUCTION_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +49,7 @@ class PacketTap:
         except OSError as error:
             raise _refused(device, error) from error
         try:
-            kept = ctypes.create_string_buffer(program, len(program))
-            self._socket.setsockopt(
-                socket.SOL_SOCKET,
-                _SO_ATTACH_FILTER,
-                _PROGRAM.pack(len(program) // _INSTRUCTION_BYTES, ctypes.addressof(kept)),
-            )
+            attach(self._socket, program)
             self._socket.bind((device, _ETH_P_ALL))
         except OSError as error:
             self._socket.close()

@@ -27,6 +27,7 @@ from hauberk_xfrm import (
     Migration,
     Move,
     NotFound,
+    PolicyFlush,
     Removal,
     ReqId,
     Selector,
@@ -244,6 +245,17 @@ def whatever_is_deleted_is_told_and_all_at_once_once() -> None:
         check(all_of(watched) == Events(told=(Flush(),)), "a flush is not told")
 
 
+def a_flush_of_policies_is_told_and_no_other_change_of_them() -> None:
+    with two_hosts() as (left, right), watching(left, PolicyFlush) as watched:
+        protect(left, right, outer=4)
+        (first, *_) = left.xfrm.dump_policies()
+        left.xfrm.update_policy(first)
+        left.xfrm.delete_policy(first)
+        check(all_of(watched) == Events(), "what was not to be heard is told")
+        ip_shows(left, "xfrm", "policy", "flush")
+        check(all_of(watched) == Events(told=(PolicyFlush(),)), "a flush is not told")
+
+
 def an_overrun_is_told_when_nothing_is_left_to_read() -> None:
     with two_hosts() as (left, _), inside(left.name):
         mortal = [
@@ -278,6 +290,7 @@ STORIES: tuple[Callable[[], None], ...] = (
     what_is_not_there_does_not_move,
     the_tables_say_how_full_they_are,
     whatever_is_deleted_is_told_and_all_at_once_once,
+    a_flush_of_policies_is_told_and_no_other_change_of_them,
     an_overrun_is_told_when_nothing_is_left_to_read,
 )
 

@@ -25,6 +25,7 @@ from hauberk_xfrm import (
     Migration,
     Mode,
     Policy,
+    PolicyFlush,
     Removal,
     ReqId,
     Selector,
@@ -33,7 +34,7 @@ from hauberk_xfrm import (
     Template,
 )
 from hauberk_xfrm.address import family_of
-from hauberk_xfrm.attribute import Malformed
+from hauberk_xfrm.attribute import Malformed, build_attribute
 from hauberk_xfrm.encoder import encode_state_id
 from hauberk_xfrm.event_decoder import decode_event
 from hauberk_xfrm.events import Collector
@@ -90,6 +91,14 @@ def test_a_removal_comes_back_as_it_went(state: State) -> None:
 @pytest.mark.parametrize(("protocol", "flushed"), [(ESP, True), (0, True), (255, True), (51, False)])
 def test_a_flush_counts_where_it_is_about_esp(protocol: int, flushed: bool) -> None:
     assert decode_event(MessageType.FLUSHSA, bytes([protocol])) == (Flush() if flushed else None)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "flushed"),
+    [(b"", True), (build_attribute(16, bytes(6)), True), (build_attribute(16, b"\x01" + bytes(5)), False)],
+)
+def test_a_flush_of_policies_counts_where_it_is_about_the_main_ones(attributes: bytes, flushed: bool) -> None:
+    assert decode_event(MessageType.FLUSHPOLICY, attributes) == (PolicyFlush() if flushed else None)
 
 
 def acquire(
