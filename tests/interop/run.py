@@ -30,6 +30,8 @@ CASE_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
 _KERNELS_PER_CPU = 2
 _MAX_KERNELS = 8
+_KERNELS_BESIDE = 2
+"""Beside the tests, which have other kernels to run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,14 +43,16 @@ class Outcome:
     seconds: float
 
 
-def play(cases: Sequence[Case], progress: Progress, *, directory: Path) -> dict[str, Outcome]:
+def play(
+    cases: Sequence[Case], progress: Progress, *, directory: Path, kernels: int = _MAX_KERNELS
+) -> dict[str, Outcome]:
     """Plays all cases; the outcomes by the cases' ids, one for each and in their order. Files go below `directory`.
 
-    Errors: LabError when a part can't be made.
+    kernels: so many at most. Errors: LabError when a part can't be made.
     """
     build.ensure_kernel(progress)
     roots.ensure(progress)
-    kernels = min(_KERNELS_PER_CPU * len(os.sched_getaffinity(0)), _MAX_KERNELS, len(cases))
+    kernels = min(_KERNELS_PER_CPU * len(os.sched_getaffinity(0)), kernels, len(cases))
     shares = [cases[number::kernels] for number in range(kernels)]
     with ThreadPoolExecutor(kernels) as pool:
         played = [pool.submit(_boot, directory / str(number), number, share) for number, share in enumerate(shares)]
@@ -64,7 +68,8 @@ def play(cases: Sequence[Case], progress: Progress, *, directory: Path) -> dict[
 
 
 def _play_beside(stage: Stage, chosen: Sequence[str]) -> Outcomes:
-    outcomes = play([case for case in CASES if case.id in chosen], lambda _: None, directory=stage.directory)
+    cases = [case for case in CASES if case.id in chosen]
+    outcomes = play(cases, lambda _: None, directory=stage.directory, kernels=_KERNELS_BESIDE)
     return {name: outcome.failure for name, outcome in outcomes.items()}
 
 

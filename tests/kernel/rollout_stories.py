@@ -196,7 +196,7 @@ def a_tunnel_is_applied_under_traffic_without_losing_a_packet(world: World) -> N
         frames = world.wire.taken()
     assert frames
     assert in_clear(frames) == 0, "from Block on"
-    assert running.lost() == {}
+    assert running.lost() == {}, running.lost()
     assert running.total() > 2000
 
 
@@ -217,7 +217,7 @@ def a_permissive_tunnel_and_back_under_traffic(world: World) -> None:
         assert in_clear(world.wire.taken()) == 0, "what the killed agent has left stands in"
         assert follow(world, mesh(Enforcement.STRICT, 3)) == [Phase.PROTECT, Phase.REQUIRE, Phase.BLOCK]
     assert in_clear(world.wire.taken()) == 0, "all the time"
-    assert running.lost() == {}
+    assert running.lost() == {}, running.lost()
 
 
 def a_tunnel_is_removed_under_traffic_without_losing_a_packet(world: World) -> None:
@@ -231,7 +231,7 @@ def a_tunnel_is_removed_under_traffic_without_losing_a_packet(world: World) -> N
         unlearn_what_crossed(world)
         time.sleep(1)
         assert in_clear(world.wire.taken()) > 0
-    assert running.lost() == {}
+    assert running.lost() == {}, running.lost()
 
 
 def block_ike(*, block: bool) -> None:
@@ -267,7 +267,7 @@ def a_permissive_tunnel_counts_what_passes_in_clear(world: World) -> None:
         time.sleep(11)
         assert world.mesh.status(1)["clear"] == before, "what is encrypted is not counted"
         assert follow(world, None) == [Phase.PROTECT, Phase.ESTABLISH, Phase.ACCEPT]
-    assert running.lost() == {}
+    assert running.lost() == {}, running.lost()
     with inside("n1"):
         assert ClearCounter().read() is None, "the table goes with its tunnel"
 
@@ -296,7 +296,7 @@ def a_pair_that_cannot_speak_ike_holds_the_phase_and_loses_nothing(world: World)
         assert clear == {one + other for one, other in permutations(sorted(pods), 2)}, "that pair and no other"
         block_ike(block=False)
         assert follow(world, mesh(generation=5)) == [Phase.PROTECT, Phase.REQUIRE, Phase.BLOCK]
-    assert running.lost() == {}
+    assert running.lost() == {}, running.lost()
 
 
 def a_node_that_joins_a_blocking_mesh_goes_straight_there(world: World) -> None:
@@ -379,7 +379,7 @@ def a_node_leaves_a_blocking_tunnel_and_enters_it_again_without_losing_a_packet(
         assert of_others(world.wire.taken(), 3) == 0
         time.sleep(2)
         assert in_clear(world.wire.taken()) == 0
-    assert running.lost() == {}
+    assert running.lost() == {}, running.lost()
     assert [line.phase for line in report(3).tunnels] == [Phase.BLOCK]
 
 
