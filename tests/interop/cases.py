@@ -240,4 +240,7 @@ BETWEEN_ALL = (
 """The rows that the tests play with every daemon."""
 
 IN_TESTS: tuple[Case, ...] = tuple(case for case in CASES if case.peer is STRONGSWAN_6_1 or case.name in BETWEEN_ALL)
-"""What `make test` plays: the whole table with one daemon, and the heart of it with all. `make interop` plays all."""
+"""What the tests play: the whole table with one daemon, and the heart of it with all. `make interop` plays all."""
+
+HEART: tuple[Case, ...] = tuple(case for case in IN_TESTS if case.name in BETWEEN_ALL or case in QUANTUM)
+"""Of these, what `make test` plays; the others are long tests."""

@@ -10,13 +10,14 @@ import pytest
 
 from tests.beside import Theatre
 from tests.interop.case import Case
-from tests.interop.cases import IN_TESTS
+from tests.interop.cases import HEART, IN_TESTS
 from tests.interop.run import PLAY
 
-pytestmark = pytest.mark.lab
+_CASES = [pytest.param(case, id=case.id, marks=[] if case in HEART else [pytest.mark.long]) for case in IN_TESTS]
 
 
-@pytest.mark.parametrize("case", IN_TESTS, ids=lambda case: case.id)
+@pytest.mark.lab
+@pytest.mark.parametrize("case", _CASES)
 def test_case(theatre: Theatre, case: Case) -> None:
     failure = theatre.outcome(PLAY, case.id)
     assert failure is None, failure
