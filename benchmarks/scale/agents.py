@@ -260,6 +260,8 @@ class Agents:
         if roster is None or self._desired is None or self._desired.plan is None:
             return None
         now = loop.time()
+        if now < agent.since + SETTLED_SECONDS:
+            return agent.since + SETTLED_SECONDS - now
         pairs, changes_at = self._seen(agent, now)
         # Its own clock: what happens to all at once, each notices in its time.
         missed = await self._missed(agent, reporter, pairs, now - agent.notices_after)
@@ -267,7 +269,7 @@ class Agents:
             roster,
             pairs,
             now - agent.notices_after,
-            complete=now >= agent.since + SETTLED_SECONDS,
+            complete=True,
             silent=missed.keys() - agent.inquiry.alone,
         )
         report = compose(

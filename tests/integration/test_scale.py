@@ -18,6 +18,7 @@ SIZE = Size(
     watchers=5,
     repetitions=1,
     observe_seconds=12.0,
+    patience_seconds=240.0,
     idle_seconds=2.0,
     settle_seconds=2.0,
     renewal_seconds=1.0,
