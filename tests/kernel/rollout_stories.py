@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from itertools import permutations
 from pathlib import Path
@@ -103,12 +103,17 @@ class Traffic:
             self._take(INTERVAL_SECONDS)
 
     def _take(self, seconds: float) -> None:
+        """And all that has come, however late we are: what is left lying is lost when the socket is full."""
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            readable, _, _ = select.select(list(self._sockets.values()), [], [], left)
+        late = False
+        while not late:
+            late = (left := deadline - time.monotonic()) <= 0
+            readable, _, _ = select.select(list(self._sockets.values()), [], [], max(left, 0.0))
             for sock in readable:
-                one, other, version, number = (int(word) for word in sock.recv(200).split()[1:])
-                self.arrived.setdefault((one, other, version), set()).add(number)
+                with suppress(BlockingIOError):
+                    while True:
+                        one, other, version, number = (int(word) for word in sock.recv(200).split()[1:])
+                        self.arrived.setdefault((one, other, version), set()).add(number)
 
 
 @contextmanager
