@@ -66,6 +66,7 @@ def describe(agent: Agent, now: float) -> _Document:
             *agent.problems,
             *(agent.roster.problems if agent.roster is not None else ()),
             *(misfits(agent.datapath, agent.roster).values() if agent.roster is not None else ()),
+            *((f"nobody looks for packets in clear: {bypass}",) if (bypass := agent.bypass.problem) else ()),
         ],
         "reportProblem": agent.reporting.problem,
         "podRange": [str(n) for n in agent.roster.pod_range] if agent.roster is not None else [],

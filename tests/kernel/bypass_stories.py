@@ -139,6 +139,7 @@ def nobody_finds_a_bypass_where_there_is_none(world: World) -> None:
     assert seen[1].count(0) > len(seen[1]) / 2, "taps are open for short"
     assert max(seen[2]) == 0
     assert {world.mesh.status(number)["datapath"]["kind"] for number in NUMBERS} == {"Routed"}
+    assert [world.mesh.status(number)["problems"] for number in NUMBERS] == [[], [], []]
     del world.mesh.roles[3, TUNNEL]
     world.mesh.publish()
     eventually(lambda: [len(spis(number)) for number in NUMBERS] == [4, 4, 4], "an SA each way for each pair")
