@@ -348,6 +348,7 @@ class EndpointEvents:
                 link.lost_at, link.concurrent = now, crossed
                 return
             current.lost_at, current.concurrent = now, crossed
+            link.has_crossed = crossed and current.initial_contact
         pair.current = link
         for child in link.children.values():
             self._hold_back(pair, link, child, now)
@@ -357,7 +358,7 @@ class EndpointEvents:
 
     def _hold_back(self, pair: Pair, link: Link, child: Child, now: float) -> None:
         """A new child of the current link: as responder we go on sending by what there is, if there is anything."""
-        child.awaits_peer = not child.ours and not link.initial_contact
+        child.awaits_peer = not child.ours and (link.has_crossed or not link.initial_contact)
         child.outbound_at = now + (self._times.outbound_wait if child.awaits_peer else 0.0)
 
     def _plan_replacement(self, pair: Pair, link: Link, now: float) -> None:

@@ -60,6 +60,9 @@ class Link:
     config: PeerConfig
     initial_contact: bool
     """Whether its initiator said that it remembers no SA."""
+    has_crossed: bool = False
+    """Whether it was preferred to one that the other end had begun meanwhile, when neither remembered any SA: then its
+    initiator has that one by now, whatever it said."""
     wishes: int = 0
     """The pair's when it was begun."""
     up_at: float | None = None
