@@ -40,6 +40,7 @@ class OwnSteps:
             step = (phases[uid], frozenset(key for key in sendable if key.tunnel == uid))
             if uid not in self._since or self._since[uid][0] != step:
                 self._since[uid] = (step, now)
-            if now < self._since[uid][1] + SEEN_SECONDS:
+            # A step that has not been taken yet (there are SAs that are not sent by) is told as it is.
+            if phases[uid] is roster.own.phases[uid] and now < self._since[uid][1] + SEEN_SECONDS:
                 told[uid] = _BEFORE.get(phases[uid], phases[uid])
         return told
