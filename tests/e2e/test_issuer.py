@@ -35,6 +35,17 @@ def upgrade(lab: Lab, *, cert_manager: bool) -> None:
     )
 
 
+def shorten_lives(lab: Lab) -> None:
+    """A mesh exchanges its certificates over a sixth of their life, and over five minutes at most."""
+    certificates = {"lifetimeSeconds": 240, "roll": {"id": "shorter", "mode": "Distrust"}}
+    lab.kubectl(
+        "patch",
+        f"{MESHES}/{MESH_NAME}",
+        "--type=merge",
+        f"--patch={json.dumps({'spec': {'certificates': certificates}})}",
+    )
+
+
 def change_issuer(lab: Lab, issuer: dict[str, Any] | None) -> None:
     patch = json.dumps({"spec": {"certificates": {"issuer": issuer}}})
     lab.kubectl("patch", f"{MESHES}/{MESH_NAME}", "--type=merge", f"--patch={patch}")
@@ -75,7 +86,11 @@ def test_agents_change_to_certificates_of_an_issuer_and_back_without_loss(
     lab, company = deployment.lab, CompanyCA("Example Corp")
     theirs = {fingerprint(company.certificate)}
     assert silent_paths(traffic) == []
-    own = set(trusted(lab))
+    before = set(trusted(lab))
+    shorten_lives(lab)
+    own = eventually(lambda: settled(lab), until=lambda now: bool(now - before), timeout=ROLL_SECONDS)
+    assert own
+    deployment.wait_paired(timeout=60)
     cert_manager = CertManager(lab, logs=tmp_path)
     cert_manager.apply_crds()
     upgrade(lab, cert_manager=True)
@@ -84,7 +99,7 @@ def test_agents_change_to_certificates_of_an_issuer_and_back_without_loss(
         with cert_manager.running():
             with without_loss(deployment, traffic, tmp_path):
                 change_issuer(lab, {"name": "company", "caBundle": company.pem})
-                assert eventually(lambda: settled(lab), until=bool, timeout=ROLL_SECONDS) == theirs
+                assert eventually(lambda: settled(lab), until=theirs.__eq__, timeout=ROLL_SECONDS) == theirs
             assert lab.api.get(MESH)["status"]["authority"]["issuer"] == "Issuer company"
             with without_loss(deployment, traffic, tmp_path):
                 change_issuer(lab, None)
@@ -95,6 +110,8 @@ def test_agents_change_to_certificates_of_an_issuer_and_back_without_loss(
             assert not after & (theirs | own), "a key that was deleted does not come back"
             assert deployment.unpaired() == []
     finally:
-        change_issuer(lab, None)
+        lab.kubectl(
+            "patch", f"{MESHES}/{MESH_NAME}", "--type=json", '--patch=[{"op":"remove","path":"/spec/certificates"}]'
+        )
         cert_manager.delete_crds()
         upgrade(lab, cert_manager=False)
