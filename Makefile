@@ -50,8 +50,8 @@ demo: $(STAMP) ## Three real nodes: traffic in clear, apply a tunnel, ESP only; 
 test: lab ## The tests, those on real kernels too, but for the long ones
 	@$(BIN)/python -m pytest -m "$(MARKS)" --numprocesses $(PROCESSES) --no-loadscope-reorder --durations 25 --durations-min 5
 
-test-long: lab ## The long tests: minutes each, agents under traffic in bare kernels
-	@$(BIN)/python -m pytest -m long --numprocesses $(PROCESSES) --no-loadscope-reorder
+test-long: ## The long tests: minutes each, agents under traffic in bare kernels
+	@$(MAKE) --no-print-directory test MARKS=long
 
 check: $(STAMP) ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -124,7 +124,7 @@ def _run(arguments: argparse.Namespace) -> tuple[int, dict[str, float | int]]:
 
 
 def _keep_logs(lab: Lab, directory: Path, claims: Claims) -> None:
-    """What Hauberk's programs said on each node, those that were killed too: the lab takes it along otherwise."""
+    """What Hauberk's programs said on each node, as far back as kubelet keeps it: the lab takes it along otherwise."""
     directory.mkdir(parents=True, exist_ok=True)
     for node in lab.nodes:
         command = ["sh", "-c", f"tar -C /var/log/pods -cz $(cd /var/log/pods && ls -d {NAMESPACE}_*)"]

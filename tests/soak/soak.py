@@ -115,14 +115,13 @@ class Soak:
         if sizes.child_rekeys or sizes.ike_rekeys:
             with self._span("rekeys", watch):
                 self._rekey(watch)
-        for name, fault, count in (
-            ("agent kills", self._kill_agents, sizes.agent_kills),
-            ("operator kills", self._kill_operators, sizes.operator_kills),
-            ("API outages", self._cut_api, sizes.api_outages),
+        for name, fault, count, agents_killed in (
+            ("agent kills", self._kill_agents, sizes.agent_kills, sizes.agent_kills),
+            ("operator kills", self._kill_operators, sizes.operator_kills, 0),
+            ("API outages", self._cut_api, sizes.api_outages, sizes.api_outages // 2),
         ):
             if count:
-                kills = count if fault == self._kill_agents else count // 2 if fault == self._cut_api else 0
-                with self._span(name, watch, provokes={UNHEARD_PROBES: kills * PROBES_A_KILL}):
+                with self._span(name, watch, provokes={UNHEARD_PROBES: agents_killed * PROBES_A_KILL}):
                     fault(watch, count)
                     self._wait_paired(watch)
         for _ in range(sizes.removals):
