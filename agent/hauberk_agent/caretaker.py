@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from math import inf
 from random import Random
 from typing import Final
 
@@ -114,10 +115,21 @@ class Caretaker:
                 standing.create_at = now + self._chance.uniform(*wait)
 
     def install_outbound(self, pair: Pair, link: Link, label: str, now: float) -> None:
-        """From now on the label's packets go by this link, if they don't yet."""
+        """From now on the label's packets go by this link, if they don't yet.
+
+        By the child that is to stay, or for as long as the peer may lack our answer to its rekey, by the one before.
+        """
         child, standing = link.children.get(label), pair.standings.get(label)
         if child is None or child.outbound or standing is None:
             return
+        if child.replaces is not None and self.in_use(pair, child):
+            child.replaces = None
+        elif child.replaces is not None:
+            # The DELETE of the old one, or a packet on the new one, tells that the peer has our answer; time does not.
+            child.awaits_peer, child.outbound_at = True, inf
+            child = child.replaces
+            if child.outbound:
+                return
         esn = child.keys_out is not None and child.keys_out.esn
         try:
             self._keeper.install_outbound(child, lifetime=standing.spec.lifetime(esn=esn, chance=self._chance))

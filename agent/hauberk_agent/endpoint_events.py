@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
-from math import inf
 from random import Random
 from typing import Final, assert_never
 
@@ -313,10 +312,11 @@ class EndpointEvents:
         self.rekeyed_children += event.initiator
         link.replaced.append(before)
         link.children[event.label] = child
+        before.replaces = None
+        if not event.initiator:
+            child.replaces = before
         if link is pair.current:
-            # The DELETE of the old one, or a packet on the new one, tells that the peer has our answer; time does not.
-            child.awaits_peer = not event.initiator
-            child.outbound_at = now if event.initiator else inf
+            self._caretaker.install_outbound(pair, link, event.label, now)
 
     def _crossed(self, pair: Pair, link: Link, before: Child, child: Child, now: float) -> None:
         """Both ends have asked for a child of one label."""
@@ -358,7 +358,8 @@ class EndpointEvents:
 
     def _hold_back(self, pair: Pair, link: Link, child: Child, now: float) -> None:
         """A new child of the current link: as responder we go on sending by what there is, if there is anything."""
-        child.awaits_peer = not child.ours and (link.has_crossed or not link.initial_contact)
+        unsure = link.has_crossed or not link.initial_contact or child.replaces is not None
+        child.awaits_peer = not child.ours and unsure
         child.outbound_at = now + (self._times.outbound_wait if child.awaits_peer else 0.0)
 
     def _plan_replacement(self, pair: Pair, link: Link, now: float) -> None:
@@ -381,6 +382,11 @@ class EndpointEvents:
             return
         child = link.take(event.spi_in)
         if child is not None:
+            stays = link.children.get(child.label)
+            if stays is not None and stays.replaces is child:
+                # If it was ours that the peer's rekey has won against, the one that both have rekeyed is still there.
+                both = [each for each in link.replaced if each.label == child.label and each.outbound]
+                stays.replaces = both[-1] if both else None
             if link is pair.current and child.outbound and not event.unanswered:
                 self._caretaker.install_outbound(pair, link, child.label, now)
         else:

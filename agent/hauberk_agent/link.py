@@ -42,6 +42,8 @@ class Child:
     awaits_peer: bool = False
     """or from when on at the latest its peer is asked whether it is there: the peer asked for this child, and it is not
     known whether it has our answer and so the inbound SA."""
+    replaces: Child | None = field(default=None, repr=False)
+    """While it is not known whether the peer has our answer to a rekey: the child that it has rekeyed, and so has."""
     ours: bool = False
     """Whether we asked for it."""
     encapsulation: UdpEncapsulation | None = None

@@ -9,6 +9,9 @@ from random import Random
 
 import pytest
 
+from hauberk_ike import Datagram
+from hauberk_ike.numbers import ExchangeType
+from hauberk_ike.wire.header import Header
 from tests.unit.agent.network import Network, Party, credentials
 
 
@@ -136,3 +139,39 @@ def test_agents_killed_in_the_middle_of_exchanges_lose_nothing(seed: int) -> Non
     network.run(300.0)
     assert network.flow.lost == 0
     assert network.disagreements() == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_rekey_whose_answer_is_lost_is_not_sent_on_when_its_ike_sa_is_called_back(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first node takes the second's new IKE SA for one that crosses its own, which is with a killed agent.
+
+    It finds out after the grace time, when the second has asked to rekey the child and still has no answer.
+    """
+    network = Network(2, seed=seed, rekey_seconds=15)
+    network.start()
+    network.run_until(network.connected, limit=2.0)
+    network.run(1.0)
+    network[2].kill()
+    revive(network, network[2])
+    network.run(8.0)
+    before = network.flow.lost
+    asking = waits_for_an_answer(network)
+    assert asking is network[2]
+    unheard: list[Datagram] = []
+
+    def send(datagram: Datagram) -> None:
+        header = Header.parse(datagram.data)
+        if header.exchange_type == ExchangeType.CREATE_CHILD_SA and datagram.local.host == network[1].outer:
+            unheard.append(datagram)
+        else:
+            Network.send(network, datagram)
+
+    monkeypatch.setattr(network, "send", send)
+    network.run(20.0)
+    assert len(unheard) > 1
+    assert network.flow.lost == before
+    monkeypatch.undo()
+    network.run(60.0)
+    assert network.flow.lost == before
