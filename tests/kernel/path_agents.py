@@ -96,13 +96,23 @@ class PathAgents:
         path = self._home / f"state{number}" / "report.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
-    def states(self, number: int) -> list[Mode]:
-        """The modes of a node's complete states."""
-        return [state.mode for state in self._world.hosts[number - 1].xfrm.dump_states() if not state.larval]
+    def states(self, number: int) -> set[tuple[int, Mode]]:
+        """A node's complete states: SPI and mode."""
+        dumped = self._world.hosts[number - 1].xfrm.dump_states()
+        return {(state.spi, state.mode) for state in dumped if not state.larval}
 
     def await_pair(self, mode: Mode) -> None:
-        """Until both ends hold an SA each way in that mode, and policies that say so."""
-        self.eventually(lambda: all(self.states(number) == [mode] * 2 for number in (1, 2)), f"SAs in {mode.name}")
+        """Until both ends hold the same SA each way, in that mode, and policies that say so.
+
+        Where both began at once, either end has two states of its own some milliseconds before: what the peer sends by
+        them comes to an SPI that is not complete yet (`XfrmAcquireError`).
+        """
+
+        def paired() -> bool:
+            first, second = self.states(1), self.states(2)
+            return first == second and len(first) == 2 and {found for _, found in first} == {mode}
+
+        self.eventually(paired, f"SAs in {mode.name}")
         self.eventually(lambda: all(self._templates(number) == {mode} for number in (1, 2)), f"policies in {mode.name}")
 
     def eventually(self, look: Callable[[], bool], what: str) -> None:
