@@ -126,7 +126,7 @@ class Caretaker:
             child.replaces = None
         elif child.replaces is not None:
             # The DELETE of the old one, or a packet on the new one, tells that the peer has our answer; time does not.
-            child.awaits_peer, child.outbound_at = True, inf
+            child.outbound_at = child.unsure_until = inf
             child = child.replaces
             if child.outbound:
                 return
@@ -212,11 +212,14 @@ class Caretaker:
             return True
         if child.outbound_at > now:
             return False
-        return not child.awaits_peer or self._answers(link, since=child.since, now=now)
+        return child.unsure_until is None or self._answers(link, since=child.unsure_until, now=now)
 
     def _retire_orphans(self, pair: Pair, link: Link, child: Child, now: float) -> None:
-        """Gives up what the child stands in for: once its peer is known to send on it, or is alive long after."""
-        replaced = [orphan for orphan in pair.orphans if orphan.label == child.label]
+        """Gives up what the child stands in for: once its peer is known to send on it, or is alive long after.
+
+        Not what is younger than the child: that the peer did send on it says nothing then.
+        """
+        replaced = [orphan for orphan in pair.orphans if orphan.label == child.label and orphan.since <= child.since]
         if not replaced:
             return
         at = child.since + self._times.settled

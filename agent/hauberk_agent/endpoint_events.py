@@ -228,6 +228,9 @@ class EndpointEvents:
                     self._hold_back(pair, pair.current, child, now)
             self._caretaker.plan_missing(pair, now, self._times.create_wait)
             self._plan_replacement(pair, pair.current, now)
+            if not answered:
+                # The peer may still send by what is lost, and only something younger than that can take its place.
+                pair.replace_at = now + self._chance.uniform(*self._times.fresh_wait)
             return
         pair.replace_at = None
         if pair.attempt is None and pair.is_wanted(now):
@@ -357,10 +360,16 @@ class EndpointEvents:
         self._plan_replacement(pair, link, now)
 
     def _hold_back(self, pair: Pair, link: Link, child: Child, now: float) -> None:
-        """A new child of the current link: as responder we go on sending by what there is, if there is anything."""
-        unsure = link.has_crossed or not link.initial_contact or child.replaces is not None
-        child.awaits_peer = not child.ours and unsure
-        child.outbound_at = now + (self._times.outbound_wait if child.awaits_peer else 0.0)
+        """A new child of the current link: as responder we go on sending by what there is, if there is anything.
+
+        Whoever is alive has the answer to IKE_AUTH, or could not say so. It may lack the one to a CREATE_CHILD_SA for
+        as long as it asks again.
+        """
+        child.outbound_at, child.unsure_until = now, None
+        if not child.ours and (link.has_crossed or not link.initial_contact or child.replaces is not None):
+            came_later = link.up_at is not None and child.since > link.up_at
+            child.unsure_until = child.since + (self._times.crossing if came_later else 0.0)
+            child.outbound_at = max(now + self._times.outbound_wait, child.unsure_until)
 
     def _plan_replacement(self, pair: Pair, link: Link, now: float) -> None:
         """A link that is rekeyed again and again is as good as the certificate that it began with, and no longer.

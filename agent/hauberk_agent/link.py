@@ -39,9 +39,9 @@ class Child:
     """Whether our outbound state is in the kernel."""
     outbound_at: float | None = None
     """When the deferred outbound SA is installed,"""
-    awaits_peer: bool = False
+    unsure_until: float | None = None
     """or from when on at the latest its peer is asked whether it is there: the peer asked for this child, and it is not
-    known whether it has our answer and so the inbound SA."""
+    known whether it has our answer and so the inbound SA. It has, if it is alive after this time."""
     replaces: Child | None = field(default=None, repr=False)
     """While it is not known whether the peer has our answer to a rekey: the child that it has rekeyed, and so has."""
     ours: bool = False

@@ -179,6 +179,8 @@ class Network:
         """Whether traffic flows from lower to higher numbers only."""
         self.service_seconds = 0.0
         """How long a node works on each datagram, one after the other: in a storm they wait."""
+        self.loses: Callable[[Datagram], bool] = lambda _: False
+        """Which datagrams the wire loses, whatever chance says."""
         self.loses_esp: set[tuple[str, str]] = set()
         """From which node to which the wire loses ESP that is not in UDP."""
         self.nat_ports: dict[IpAddress, int] = {}
@@ -218,7 +220,7 @@ class Network:
         self.datagrams += 1
         self.repeated += datagram in self._sent
         self._sent.add(datagram)
-        if self.chance.random() < self.loss:
+        if self.chance.random() < self.loss or self.loses(datagram):
             return
         arrives = self.now + LATENCY_SECONDS * self.chance.uniform(0.5, 1.5)
         if self.service_seconds:

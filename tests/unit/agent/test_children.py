@@ -10,6 +10,9 @@ from hauberk_agent.pair import Pair
 from hauberk_agent.pairing import pair_specs
 from hauberk_api.plan import Phase
 from hauberk_api.report import UnwellReason
+from hauberk_ike import Datagram
+from hauberk_ike.numbers import ExchangeType
+from hauberk_ike.wire.header import Header
 from hauberk_xfrm import Mode, XfrmError
 from tests.unit.agent.mesh import HOST, TUNNEL, VXLAN, tunnel
 from tests.unit.agent.network import Network, Party
@@ -67,6 +70,58 @@ def test_both_ends_begin_at_once_over_a_lossy_network(seed: int) -> None:
     network.loss = 0.0
     network.run(180.0)
     assert network.disagreements() == []
+
+
+def unheard_answer(network: Network, message_id: int, answering: Party) -> None:
+    """From now on the wire loses the answers to CREATE_CHILD_SA of one message id."""
+
+    def loses(datagram: Datagram) -> bool:
+        header = Header.parse(datagram.data)
+        return (
+            header.exchange_type == ExchangeType.CREATE_CHILD_SA
+            and header.message_id == message_id
+            and header.is_response
+            and datagram.local.host == answering.outer
+        )
+
+    network.loses = loses
+
+
+@pytest.mark.parametrize("message_id", range(3, 9))
+def test_a_child_whose_answer_is_lost_again_and_again_is_not_sent_by(message_id: int) -> None:
+    """Its asker answers whoever asks whether it is alive, and has no keys for this child."""
+    network = several()
+    network.start()
+    settled(network)
+    network[1].kill()
+    network[1].start()
+    network[1].want(network.members)
+    unheard_answer(network, message_id, network[2])
+    network.run(25.0)
+    assert network.flow.lost == 0
+    network.loses = lambda _: False
+    settled(network, seconds=120.0)
+    assert network.flow.lost == 0
+
+
+def test_what_a_killed_agent_sends_by_is_kept_where_an_older_ike_sa_is_left() -> None:
+    """The older one has carried packets, and that proves nothing: the younger one was killed before it replaced it."""
+    network = several()
+    network.start()
+    settled(network)
+    network[1].kill()
+    network[1].start()
+    network[1].want(network.members)
+    unheard_answer(network, 8, network[2])
+    network.run(1.5)
+    network[1].kill()
+    network.loses = lambda _: False
+    network.run(120.0)
+    assert network.flow.lost == 0
+    network[1].start()
+    network[1].want(network.members)
+    settled(network, seconds=120.0)
+    assert network.flow.lost == 0
 
 
 @pytest.mark.parametrize("victim", [1, 2])

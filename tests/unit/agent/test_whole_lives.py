@@ -10,6 +10,8 @@ from random import Random
 
 import pytest
 
+from hauberk_api.plan import PlannedTunnel
+from tests.unit.agent.mesh import VXLAN, tunnel
 from tests.unit.agent.network import Network
 
 KILLS = 8
@@ -20,8 +22,20 @@ SEEDS = range(20) if not LIVES else Random().sample(range(1 << 32), LIVES)
 @pytest.mark.parametrize("rekeys", ["long", "short"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_killed_agents_lose_nothing(seed: int, rekeys: str) -> None:
+    live(seed, rekeys)
+
+
+@pytest.mark.parametrize("rekeys", ["long", "short"])
+@pytest.mark.parametrize("seed", SEEDS[: len(SEEDS) // 2])
+def test_killed_agents_lose_nothing_of_several_tunnels(seed: int, rekeys: str) -> None:
+    """Their children are asked for one after the other, in an IKE SA that is up already."""
+    live(seed, rekeys, (tunnel("overlay", traffic=VXLAN),))
+
+
+def live(seed: int, rekeys: str, further: tuple[PlannedTunnel, ...] = ()) -> None:
     chance = Random(f"{seed} {rekeys}")
     network = Network(chance.choice((2, 2, 3)), seed=chance.getrandbits(32), loss=chance.choice((0.0, 0.0, 0.05)))
+    network.tunnels = further
     if rekeys == "short":
         network.rekey_seconds, network.ike_rekey_seconds = 15, 10
         network.rekey_packets = chance.choice((None, 40, 1000))
