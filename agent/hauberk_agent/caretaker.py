@@ -159,10 +159,8 @@ class Caretaker:
         if link.deleting or self.endpoint is None:
             return
         link.deleting = True
-        try:
+        with suppress(UnknownIkeSa):  # what has become of it is among the events that are still to be acted on
             self.endpoint.delete(link.ike_sa, now=now, reason=reason)
-        except UnknownIkeSa:
-            self._pairs.unbind(link.ike_sa)
 
     def fail(self, pair: Pair, reason: UnwellReason, message: str, *, label: str | None = None) -> None:
         """Remembers why a pair, or one child of it, is not well; says it once."""

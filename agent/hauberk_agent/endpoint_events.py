@@ -176,6 +176,9 @@ class EndpointEvents:
         link.ike_sa, link.proposal = event.new, event.proposal
         pair.links[event.new] = link
         self._pairs.bind(event.new, pair)
+        if link.deleting:
+            link.deleting = False
+            self._caretaker.delete(link, "replaced", now)
 
     def _reauthentication_needed(self, event: ReauthenticationNeeded, now: float) -> None:
         """The peer can't rekey: another IKE SA takes this one's place."""

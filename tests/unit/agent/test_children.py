@@ -104,6 +104,27 @@ def test_a_child_whose_answer_is_lost_again_and_again_is_not_sent_by(message_id:
     assert network.flow.lost == 0
 
 
+def test_of_an_ike_sa_that_both_ends_delete_at_once_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one hears of the other's DELETE child by child, and comes to its own decision after the first of them."""
+    network = several()
+    network.start()
+    settled(network)
+    network[2].kill()
+    network[2].start()
+    network[2].want(network.members)
+    network.run(10.0)
+    only(network[1]).replace_at = network.now
+    end = network.now + 30.0
+    while len(only(network[2]).links) == 1 and network.now < end:
+        network.run(0.001)
+    # The other end knows by a packet that the new SAs are held, and so in the very moment that the old ones go.
+    monkeypatch.setattr("tests.unit.agent.network.TRAFFIC_SECONDS", 0.0005)
+    network.run(0.1)
+    monkeypatch.undo()
+    settled(network, seconds=90.0)
+    assert network.flow.lost == 0
+
+
 def test_what_a_killed_agent_sends_by_is_kept_where_an_older_ike_sa_is_left() -> None:
     """The older one has carried packets, and that proves nothing: the younger one was killed before it replaced it."""
     network = several()
