@@ -150,6 +150,15 @@ class Caretaker:
             "us" if link.ours else "the peer",
         )
 
+    def go_on_sending(self, pair: Pair, link: Link, label: str, now: float) -> None:
+        """What the label's packets went by on this link has a successor.
+
+        They go by that until the current link's child is known to be held.
+        """
+        current = pair.current.children.get(label) if pair.current is not None else None
+        if link is pair.current or current is None or not current.outbound:
+            self.install_outbound(pair, link, label, now)
+
     def install_all_outbound(self, pair: Pair, link: Link, now: float) -> None:
         for label in list(link.children):
             self.install_outbound(pair, link, label, now)

@@ -321,8 +321,8 @@ class EndpointEvents:
         before.replaces = None
         if not event.initiator:
             child.replaces = before
-        if link is pair.current:
-            self._caretaker.install_outbound(pair, link, event.label, now)
+        if link is pair.current or before.outbound:
+            self._caretaker.go_on_sending(pair, link, event.label, now)
 
     def _crossed(self, pair: Pair, link: Link, before: Child, child: Child, now: float) -> None:
         """Both ends have asked for a child of one label."""
@@ -399,8 +399,8 @@ class EndpointEvents:
                 # If it was ours that the peer's rekey has won against, the one that both have rekeyed is still there.
                 both = [each for each in link.replaced if each.label == child.label and each.outbound]
                 stays.replaces = both[-1] if both else None
-            if link is pair.current and child.outbound and not event.unanswered:
-                self._caretaker.install_outbound(pair, link, child.label, now)
+            if child.outbound and not event.unanswered:
+                self._caretaker.go_on_sending(pair, link, child.label, now)
         else:
             child = link.find(event.spi_in)
             if child is None:

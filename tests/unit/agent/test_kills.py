@@ -175,3 +175,26 @@ def test_a_rekey_whose_answer_is_lost_is_not_sent_on_when_its_ike_sa_is_called_b
     network.loses = lambda _: False
     network.run(60.0)
     assert network.flow.lost == before
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_sent_by_is_rekeyed_while_another_ike_sa_takes_its_place(seed: int) -> None:
+    """The new IKE SA's child is held back, as the answer to IKE_AUTH is lost: meanwhile the old one's is rekeyed."""
+    network = Network(2, seed=seed, rekey_seconds=15)
+    network.start()
+    network.run_until(network.connected, limit=2.0)
+    network.run(4.0)
+    before = network.flow.lost
+    (pair,) = network[1].alive.pairs
+    pair.replace_at = network.now
+
+    def is_answer_to_ike_auth(datagram: Datagram) -> bool:
+        header = Header.parse(datagram.data)
+        return header.exchange_type == ExchangeType.IKE_AUTH and header.is_response
+
+    network.loses = is_answer_to_ike_auth
+    network.run(28.0)
+    assert network.flow.lost == before
+    network.loses = lambda _: False
+    network.run(60.0)
+    assert network.flow.lost == before
