@@ -36,6 +36,9 @@ CHART: Final = Path(__file__).resolve().parent.parent.parent / "charts" / "haube
 TEMPLATES: Final = ("operator/rbac.yaml", "operator/lease.yaml", "agent/rbac.yaml", "agent/admission.yaml")
 OURS: Final = f"/apis/{API_VERSION}"
 REQUESTS: Final = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+LEASES: Final = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
+EVENTS: Final = "/api/v1/namespaces/default/events"
+"""Of what is in no namespace."""
 PATIENCE_SECONDS: Final = 30.0
 HEALTH_PORT: Final = 9652
 
@@ -107,7 +110,8 @@ class OperatorBed:
 
         values are settings of the chart's, NAME=VALUE.
         """
-        self._create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+        with contextlib.suppress(ApiRefused):  # it is there
+            self._create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
         shown = [part for template in (*TEMPLATES, *more) for part in ("--show-only", f"templates/{template}")]
         settings = (part for value in values for part in ("--set", value))
         command = [str(binary("helm")), "template", "hauberk", str(CHART), "--namespace", NAMESPACE, *shown, *settings]
@@ -115,6 +119,20 @@ class OperatorBed:
         self.server.kubectl("apply", "--filename=-", stdin=rendered)
         token = self.server.token(OPERATOR_SERVICE_ACCOUNT, namespace=NAMESPACE)
         self._kubeconfig = self.server.kubeconfig_for_token(token, "operator")
+
+    def clear(self) -> None:
+        """Remove whatever an earlier bed has left on the same API server, but for what `prepare` has applied."""
+        namespaced = (
+            f"/api/v1/namespaces/{NAMESPACE}/{plural}" for plural in ("pods", "secrets", "configmaps", "events")
+        )
+        ours = (f"{OURS}/{plural}" for plural in (TUNNELS, MESHES, NODES, REPORTS))
+        for collection in (*namespaced, *ours, "/api/v1/nodes", REQUESTS, LEASES, EVENTS):
+            for found in self.get(collection)["items"]:
+                path = f"{collection}/{found['metadata']['name']}"
+                if found["metadata"].pop("finalizers", None):
+                    self._request("PUT", path, found)
+                with contextlib.suppress(ApiRefused):  # without its finalizers it is gone
+                    self._request("DELETE", f"{path}?gracePeriodSeconds=0")
 
     # Processes
 

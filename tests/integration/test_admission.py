@@ -31,11 +31,18 @@ from hauberk_api.tunnel import (
 )
 from tests.apiserver import ApiServer
 from tests.integration.admission import PLURALS, Json, admitted, refusal, sentences
+from tests.integration.operator_bed import OperatorBed
 from tests.lab.api import ApiRefused
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 UID = "0b7c9d52-5d2e-4a3c-9a55-2f3b6b1f2c11"
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def empty(apiserver: ApiServer) -> None:
+    """Whatever other tests have left is in nobody's way."""
+    OperatorBed(apiserver).clear()
 
 
 @pytest.mark.parametrize("spec", [None, {}], ids=["no spec", "an empty spec"])

@@ -24,14 +24,13 @@ _names = (f"csr-{number}" for number in itertools.count())
 
 
 @pytest.fixture(scope="module")
-def bed() -> Iterator[OperatorBed]:
-    with ApiServer() as server:
-        server.apply_crds()
-        bed = OperatorBed(server)
-        bed.prepare()
-        bed.add_node(1)
-        bed.add_node(2)
-        yield bed
+def bed(apiserver: ApiServer) -> OperatorBed:
+    bed = OperatorBed(apiserver)
+    bed.clear()
+    bed.prepare()
+    bed.add_node(1)
+    bed.add_node(2)
+    return bed
 
 
 @pytest.fixture(scope="module", autouse=True)

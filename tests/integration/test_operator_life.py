@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,15 +17,14 @@ TAKE_OVER_SECONDS = 20.0
 
 
 @pytest.fixture
-def bed() -> Iterator[OperatorBed]:
-    """Two nodes on an API server of this test's own."""
-    with ApiServer() as server:
-        server.apply_crds()
-        bed = OperatorBed(server)
-        bed.prepare()
-        bed.add_node(1)
-        bed.add_node(2)
-        yield bed
+def bed(apiserver: ApiServer) -> OperatorBed:
+    """Two nodes on an API server that has nothing else of ours."""
+    bed = OperatorBed(apiserver)
+    bed.clear()
+    bed.prepare()
+    bed.add_node(1)
+    bed.add_node(2)
+    return bed
 
 
 def test_a_rollout_survives_its_operator(bed: OperatorBed) -> None:

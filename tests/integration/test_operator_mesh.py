@@ -19,15 +19,14 @@ QUIET_SECONDS = 5.0
 
 
 @pytest.fixture(scope="module")
-def bed() -> Iterator[OperatorBed]:
-    """Three nodes, each with an agent's pod, on an API server of this module's own."""
-    with ApiServer() as server:
-        server.apply_crds()
-        bed = OperatorBed(server)
-        bed.prepare()
-        for number in (1, 2, 3):
-            bed.add_node(number)
-        yield bed
+def bed(apiserver: ApiServer) -> OperatorBed:
+    """Three nodes, each with an agent's pod."""
+    bed = OperatorBed(apiserver)
+    bed.clear()
+    bed.prepare()
+    for number in (1, 2, 3):
+        bed.add_node(number)
+    return bed
 
 
 @pytest.fixture(scope="module")

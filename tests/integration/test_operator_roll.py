@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -66,14 +66,13 @@ class Mesh:
 
 
 @pytest.fixture
-def mesh() -> Iterator[Mesh]:
-    with ApiServer() as server:
-        server.apply_crds()
-        bed = OperatorBed(server)
-        bed.prepare()
-        bed.add_node(1)
-        bed.add_node(2)
-        yield Mesh(bed, "n1", "n2")
+def mesh(apiserver: ApiServer) -> Mesh:
+    bed = OperatorBed(apiserver)
+    bed.clear()
+    bed.prepare()
+    bed.add_node(1)
+    bed.add_node(2)
+    return Mesh(bed, "n1", "n2")
 
 
 def signed(mesh: Mesh, name: str) -> x509.Certificate:
