@@ -171,6 +171,19 @@ class Caretaker:
         with suppress(UnknownIkeSa):  # what has become of it is among the events that are still to be acted on
             self.endpoint.delete(link.ike_sa, now=now, reason=reason)
 
+    def delete_child(self, link: Link, spi_in: int, now: float) -> None:
+        """Asks the peer to delete a child."""
+        if self.endpoint is not None:
+            with suppress(UnknownIkeSa):  # it is ending
+                self.endpoint.delete_child(link.ike_sa, spi_in, now=now)
+
+    def delete_yielding(self, link: Link, label: str, now: float) -> None:
+        """Deletes what both ends need no longer, as each has asked for a child of the label."""
+        for child in link.replaced:
+            if child.label == label and child.yields and child.spi_in is not None:
+                child.yields = False
+                self.delete_child(link, child.spi_in, now)
+
     def fail(self, pair: Pair, reason: UnwellReason, message: str, *, label: str | None = None) -> None:
         """Remembers why a pair, or one child of it, is not well; says it once."""
         failure = Failure(reason=reason, message=message)
@@ -201,6 +214,7 @@ class Caretaker:
                 self.install_outbound(pair, current, label, now)
             if child.outbound:
                 child.outbound_at = None
+                self.delete_yielding(current, label, now)
                 self._retire_orphans(pair, current, child, now)
         for link in list(pair.links.values()):
             if link is not current and link.lost_at is not None and not link.deleting:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from random import Random
 from typing import Final, assert_never
@@ -267,7 +266,7 @@ class EndpointEvents:
         if standing is None or repeated:
             # Nobody wants it any more, or a second one is the peer's idea alone.
             self._admission.release_spi(event.spi_in, event.peer)
-            self._delete_child(link, event.spi_in, now)
+            self._caretaker.delete_child(link, event.spi_in, now)
             return
         try:
             child = self._keeper.install_inbound(
@@ -301,7 +300,7 @@ class EndpointEvents:
             _log.warning("%s: %s", pair.name, error)
             self._esp_paths.trials.end(pair)
             self._admission.release_spi(event.spi_in, event.peer)
-            self._delete_child(link, event.spi_in, now)
+            self._caretaker.delete_child(link, event.spi_in, now)
 
     def _first_of_label(self, pair: Pair, link: Link, child: Child, now: float) -> None:
         link.lost_at = None if len(link.children) == 1 else link.lost_at
@@ -331,8 +330,10 @@ class EndpointEvents:
         link.replaced.append(goes)
         if stays is child and link is pair.current:
             self._hold_back(pair, link, child, now)
-        if goes.ours and goes.spi_in is not None:
-            self._delete_child(link, goes.spi_in, now)
+        goes.yields = goes.ours
+        if goes.outbound and not stays.outbound:
+            return  # the peer may not have our answer yet
+        self._caretaker.delete_yielding(link, stays.label, now)
 
     def _prefer(self, pair: Pair, link: Link, now: float) -> None:
         """A link has its first child: is it the current one now?"""
@@ -437,11 +438,6 @@ class EndpointEvents:
         self._caretaker.attempt(
             pair, lambda: self._keeper.retire(child, now=now, linger=self._times.linger, sends=sends)
         )
-
-    def _delete_child(self, link: Link, spi_in: int, now: float) -> None:
-        if self._caretaker.endpoint is not None:
-            with suppress(UnknownIkeSa):  # it is ending
-                self._caretaker.endpoint.delete_child(link.ike_sa, spi_in, now=now)
 
     def _child_sa_failed(self, event: ChildSaFailed, now: float) -> None:
         pair = self._pairs.of_link(event.ike_sa)

@@ -46,6 +46,8 @@ class Child:
     """While it is not known whether the peer has our answer to a rekey: the child that it has rekeyed, and so has."""
     ours: bool = False
     """Whether we asked for it."""
+    yields: bool = False
+    """Whether we delete it as soon as we send by the one that the peer has asked for meanwhile."""
     encapsulation: UdpEncapsulation | None = None
     root: str | None = None
     """The fingerprint of the root by which the peer was authenticated; None if that was an earlier run's affair."""

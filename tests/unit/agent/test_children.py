@@ -104,6 +104,39 @@ def test_a_child_whose_answer_is_lost_again_and_again_is_not_sent_by(message_id:
     assert network.flow.lost == 0
 
 
+def test_of_two_children_that_cross_the_one_that_goes_is_sent_by_until_the_other_is_held() -> None:
+    """Both ends ask for what the new IKE SA lacks; the answer to the one whose child stays is lost again and again."""
+    network = several()
+    network.start()
+    settled(network)
+    first, second = network.parties
+    first.kill()
+    first.start()
+    first.want(network.members)
+    both_have_asked = False
+
+    def loses(datagram: Datagram) -> bool:
+        header = Header.parse(datagram.data)
+        if header.exchange_type != ExchangeType.CREATE_CHILD_SA:
+            return False
+        if header.is_response:
+            return both_have_asked and datagram.local.host == second.outer
+        return not both_have_asked and datagram.local.host == first.outer
+
+    network.loses = loses
+    end = network.now + 15.0
+    while not both_have_asked and network.now < end:
+        network.run(0.01)
+        current = only(second).current
+        both_have_asked = current is not None and sum(child.ours for child in current.children.values()) > 2
+    assert both_have_asked
+    network.run(12.0)
+    assert network.flow.lost == 0
+    network.loses = lambda _: False
+    settled(network, seconds=120.0)
+    assert network.flow.lost == 0
+
+
 def test_of_an_ike_sa_that_both_ends_delete_at_once_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one hears of the other's DELETE child by child, and comes to its own decision after the first of them."""
     network = several()
