@@ -215,6 +215,7 @@ def test_a_crashed_node_starts_again_with_its_disk_and_its_images(lab: Lab) -> N
         lab.start("n3")
 
 
+@pytest.mark.long  # test_faults boots such a kernel in every run
 def test_a_node_without_esp_refuses_esp_and_has_it_again_after_the_next_reboot(lab: Lab) -> None:
     lab.reboot("n3", append=WITHOUT_ESP)
     try:
