@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -104,6 +104,16 @@ class OperatorBed:
         self._kubeconfig: Path | None = None
         """The operator's; its token outlives any test, and an API server that has stopped."""
         self._count = 0
+
+    @classmethod
+    def anew(cls, server: ApiServer, *, nodes: int) -> Self:
+        """A prepared bed with so many nodes, on a server that has nothing else of ours."""
+        bed = cls(server)
+        bed.clear()
+        bed.prepare()
+        for number in range(1, nodes + 1):
+            bed.add_node(number)
+        return bed
 
     def prepare(self, *more: str, values: Sequence[str] = ()) -> None:
         """Make the namespace, and apply the chart's service accounts, roles, admission policies and Lease, and more.

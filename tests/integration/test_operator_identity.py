@@ -25,12 +25,7 @@ _names = (f"csr-{number}" for number in itertools.count())
 
 @pytest.fixture(scope="module")
 def bed(apiserver: ApiServer) -> OperatorBed:
-    bed = OperatorBed(apiserver)
-    bed.clear()
-    bed.prepare()
-    bed.add_node(1)
-    bed.add_node(2)
-    return bed
+    return OperatorBed.anew(apiserver, nodes=2)
 
 
 @pytest.fixture(scope="module", autouse=True)

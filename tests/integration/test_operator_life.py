@@ -19,12 +19,7 @@ TAKE_OVER_SECONDS = 20.0
 @pytest.fixture
 def bed(apiserver: ApiServer) -> OperatorBed:
     """Two nodes on an API server that has nothing else of ours."""
-    bed = OperatorBed(apiserver)
-    bed.clear()
-    bed.prepare()
-    bed.add_node(1)
-    bed.add_node(2)
-    return bed
+    return OperatorBed.anew(apiserver, nodes=2)
 
 
 def test_a_rollout_survives_its_operator(bed: OperatorBed) -> None:

@@ -21,12 +21,7 @@ QUIET_SECONDS = 5.0
 @pytest.fixture(scope="module")
 def bed(apiserver: ApiServer) -> OperatorBed:
     """Three nodes, each with an agent's pod."""
-    bed = OperatorBed(apiserver)
-    bed.clear()
-    bed.prepare()
-    for number in (1, 2, 3):
-        bed.add_node(number)
-    return bed
+    return OperatorBed.anew(apiserver, nodes=3)
 
 
 @pytest.fixture(scope="module")

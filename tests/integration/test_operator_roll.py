@@ -67,12 +67,7 @@ class Mesh:
 
 @pytest.fixture
 def mesh(apiserver: ApiServer) -> Mesh:
-    bed = OperatorBed(apiserver)
-    bed.clear()
-    bed.prepare()
-    bed.add_node(1)
-    bed.add_node(2)
-    return Mesh(bed, "n1", "n2")
+    return Mesh(OperatorBed.anew(apiserver, nodes=2), "n1", "n2")
 
 
 def signed(mesh: Mesh, name: str) -> x509.Certificate:
