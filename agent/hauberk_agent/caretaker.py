@@ -126,7 +126,7 @@ class Caretaker:
             child.replaces = None
         elif child.replaces is not None:
             # The DELETE of the old one, or a packet on the new one, tells that the peer has our answer; time does not.
-            child.outbound_at = child.unsure_until = inf
+            child.outbound_at = inf
             child = child.replaces
             if child.outbound:
                 return
@@ -171,18 +171,18 @@ class Caretaker:
         with suppress(UnknownIkeSa):  # what has become of it is among the events that are still to be acted on
             self.endpoint.delete(link.ike_sa, now=now, reason=reason)
 
-    def delete_child(self, link: Link, spi_in: int, now: float) -> None:
-        """Asks the peer to delete a child."""
-        if self.endpoint is not None:
+    def delete_child(self, ike_sa: IkeSaId, spi_in: int | None, now: float) -> None:
+        """Asks the peer to delete a child, if it is there."""
+        if self.endpoint is not None and spi_in is not None:
             with suppress(UnknownIkeSa):  # it is ending
-                self.endpoint.delete_child(link.ike_sa, spi_in, now=now)
+                self.endpoint.delete_child(ike_sa, spi_in, now=now)
 
     def delete_yielding(self, link: Link, label: str, now: float) -> None:
         """Deletes what both ends need no longer, as each has asked for a child of the label."""
         for child in link.replaced:
-            if child.label == label and child.yields and child.spi_in is not None:
+            if child.label == label and child.yields:
                 child.yields = False
-                self.delete_child(link, child.spi_in, now)
+                self.delete_child(link.ike_sa, child.spi_in, now)
 
     def fail(self, pair: Pair, reason: UnwellReason, message: str, *, label: str | None = None) -> None:
         """Remembers why a pair, or one child of it, is not well; says it once."""

@@ -266,7 +266,7 @@ class EndpointEvents:
         if standing is None or repeated:
             # Nobody wants it any more, or a second one is the peer's idea alone.
             self._admission.release_spi(event.spi_in, event.peer)
-            self._caretaker.delete_child(link, event.spi_in, now)
+            self._caretaker.delete_child(link.ike_sa, event.spi_in, now)
             return
         try:
             child = self._keeper.install_inbound(
@@ -300,7 +300,7 @@ class EndpointEvents:
             _log.warning("%s: %s", pair.name, error)
             self._esp_paths.trials.end(pair)
             self._admission.release_spi(event.spi_in, event.peer)
-            self._caretaker.delete_child(link, event.spi_in, now)
+            self._caretaker.delete_child(link.ike_sa, event.spi_in, now)
 
     def _first_of_label(self, pair: Pair, link: Link, child: Child, now: float) -> None:
         link.lost_at = None if len(link.children) == 1 else link.lost_at
@@ -395,11 +395,6 @@ class EndpointEvents:
             return
         child = link.take(event.spi_in)
         if child is not None:
-            stays = link.children.get(child.label)
-            if stays is not None and stays.replaces is child:
-                # If it was ours that the peer's rekey has won against, the one that both have rekeyed is still there.
-                both = [each for each in link.replaced if each.label == child.label and each.outbound]
-                stays.replaces = both[-1] if both else None
             if child.outbound and not event.unanswered:
                 self._caretaker.go_on_sending(pair, link, child.label, now)
         else:

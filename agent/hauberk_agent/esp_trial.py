@@ -123,9 +123,6 @@ class EspTrials:
             return
         spi_in = trial.child.spi_in
         self.end(trial.pair)
-        endpoint = self._caretaker.endpoint
-        if endpoint is not None and spi_in is not None:
-            with suppress(UnknownIkeSa):
-                endpoint.delete_child(trial.ike_sa, spi_in, now=now)
+        self._caretaker.delete_child(trial.ike_sa, spi_in, now)
         _log.info("%s: ESP without UDP %s", trial.pair.name, "comes through again" if passes else "is lost still")
         self._judged(trial.pair, passes, now)

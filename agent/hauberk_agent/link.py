@@ -112,12 +112,20 @@ class Link:
         return children
 
     def take(self, spi_in: int) -> Child | None:
-        """Removes the child with an inbound SPI from those that rekeys have left over."""
-        for child in self.replaced:
-            if child.spi_in == spi_in:
-                self.replaced.remove(child)
-                return child
-        return None
+        """Removes the child with an inbound SPI from those that rekeys have left over.
+
+        What replaces it is known to be held then, or replaces another one: if ours goes, that the peer's rekey has won
+        against, the one that both have rekeyed is still there.
+        """
+        child = next((child for child in self.replaced if child.spi_in == spi_in), None)
+        if child is None:
+            return None
+        self.replaced.remove(child)
+        stays = self.children.get(child.label)
+        if stays is not None and stays.replaces is child:
+            sending = (each for each in reversed(self.replaced) if each.label == child.label and each.outbound)
+            stays.replaces = next(sending, None)
+        return child
 
 
 class Verdict(Enum):

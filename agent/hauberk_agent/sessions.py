@@ -426,9 +426,7 @@ class Sessions:
         for link in pair.links.values():
             children = [child for child in link.every_child() if child.label == spec.label]
             for child in children:
-                if child.spi_in is not None and self._endpoint is not None:
-                    with suppress(UnknownIkeSa):
-                        self._endpoint.delete_child(link.ike_sa, child.spi_in, now=self._now)
+                self._caretaker.delete_child(link.ike_sa, child.spi_in, self._now)
             link.children.pop(spec.label, None)
             link.asked.discard(spec.label)
             link.replaced = [child for child in link.replaced if child.label != spec.label]
