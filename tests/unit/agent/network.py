@@ -7,7 +7,8 @@ have SAs, and every packet that a receiver has no state for is counted: what is 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -29,6 +30,7 @@ from hauberk_api.node import NodeSpec
 from hauberk_api.plan import PlannedTunnel
 from hauberk_api.tunnel import DEFAULT_IKE_PROPOSALS, Encapsulation, Establish
 from hauberk_ike import Credentials, Datagram, IpAddress, SocketAddress
+from hauberk_ike.wire.header import Header
 from hauberk_xfrm import ReqId, Spi, StateDump, Template
 from tests.unit.agent.fake_kernel import FakeKernel
 from tests.unit.agent.mesh import TUNNEL, node, plan, roster, tunnel
@@ -94,6 +96,11 @@ class Party:
         if not states:
             raise OSError("no SA")
         self.network.carry_esp(self, states[0])
+
+    def revive(self) -> None:
+        """Starts the agent, which follows the plan of all."""
+        self.start()
+        self.want(self.network.members)
 
     def kill(self) -> None:
         """SIGKILL: the kernel goes on."""
@@ -179,8 +186,7 @@ class Network:
         """Whether traffic flows from lower to higher numbers only."""
         self.service_seconds = 0.0
         """How long a node works on each datagram, one after the other: in a storm they wait."""
-        self.loses: Callable[[Datagram], bool] = lambda _: False
-        """Which datagrams the wire loses, whatever chance says."""
+        self._loses: Callable[[Header, Datagram], bool] | None = None
         self.loses_esp: set[tuple[str, str]] = set()
         """From which node to which the wire loses ESP that is not in UDP."""
         self.nat_ports: dict[IpAddress, int] = {}
@@ -216,11 +222,22 @@ class Network:
             for party in self.parties:
                 party.want(self.members)
 
+    @contextmanager
+    def losing(self, loses: Callable[[Header, Datagram], bool]) -> Generator[None]:
+        """Meanwhile the wire loses these datagrams, whatever chance says."""
+        self._loses = loses
+        try:
+            yield
+        finally:
+            self._loses = None
+
     def send(self, datagram: Datagram) -> None:
         self.datagrams += 1
         self.repeated += datagram in self._sent
         self._sent.add(datagram)
-        if self.chance.random() < self.loss or self.loses(datagram):
+        if self.chance.random() < self.loss:
+            return
+        if self._loses is not None and self._loses(Header.parse(datagram.data), datagram):
             return
         arrives = self.now + LATENCY_SECONDS * self.chance.uniform(0.5, 1.5)
         if self.service_seconds:

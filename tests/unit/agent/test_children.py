@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 import pytest
 
@@ -72,11 +73,10 @@ def test_both_ends_begin_at_once_over_a_lossy_network(seed: int) -> None:
     assert network.disagreements() == []
 
 
-def unheard_answer(network: Network, message_id: int, answering: Party) -> None:
-    """From now on the wire loses the answers to CREATE_CHILD_SA of one message id."""
+def answer_of(answering: Party, message_id: int) -> Callable[[Header, Datagram], bool]:
+    """Picks the answers to CREATE_CHILD_SA of one message id."""
 
-    def loses(datagram: Datagram) -> bool:
-        header = Header.parse(datagram.data)
+    def picks(header: Header, datagram: Datagram) -> bool:
         return (
             header.exchange_type == ExchangeType.CREATE_CHILD_SA
             and header.message_id == message_id
@@ -84,67 +84,59 @@ def unheard_answer(network: Network, message_id: int, answering: Party) -> None:
             and datagram.local.host == answering.outer
         )
 
-    network.loses = loses
+    return picks
+
+
+def restarted(number: int) -> Network:
+    """Two nodes that have settled, and the agent of one of them has just been killed and started."""
+    network = several()
+    network.start()
+    settled(network)
+    network[number].kill()
+    network[number].revive()
+    return network
 
 
 @pytest.mark.parametrize("message_id", range(3, 9))
 def test_a_child_whose_answer_is_lost_again_and_again_is_not_sent_by(message_id: int) -> None:
     """Its asker answers whoever asks whether it is alive, and has no keys for this child."""
-    network = several()
-    network.start()
-    settled(network)
-    network[1].kill()
-    network[1].start()
-    network[1].want(network.members)
-    unheard_answer(network, message_id, network[2])
-    network.run(25.0)
+    network = restarted(1)
+    with network.losing(answer_of(network[2], message_id)):
+        network.run(25.0)
     assert network.flow.lost == 0
-    network.loses = lambda _: False
     settled(network, seconds=120.0)
     assert network.flow.lost == 0
 
 
 def test_of_two_children_that_cross_the_one_that_goes_is_sent_by_until_the_other_is_held() -> None:
     """Both ends ask for what the new IKE SA lacks; the answer to the one whose child stays is lost again and again."""
-    network = several()
-    network.start()
-    settled(network)
+    network = restarted(1)
     first, second = network.parties
-    first.kill()
-    first.start()
-    first.want(network.members)
     both_have_asked = False
 
-    def loses(datagram: Datagram) -> bool:
-        header = Header.parse(datagram.data)
+    def loses(header: Header, datagram: Datagram) -> bool:
         if header.exchange_type != ExchangeType.CREATE_CHILD_SA:
             return False
         if header.is_response:
             return both_have_asked and datagram.local.host == second.outer
         return not both_have_asked and datagram.local.host == first.outer
 
-    network.loses = loses
-    end = network.now + 15.0
-    while not both_have_asked and network.now < end:
-        network.run(0.01)
-        current = only(second).current
-        both_have_asked = current is not None and sum(child.ours for child in current.children.values()) > 2
-    assert both_have_asked
-    network.run(12.0)
+    with network.losing(loses):
+        end = network.now + 15.0
+        while not both_have_asked and network.now < end:
+            network.run(0.01)
+            current = only(second).current
+            both_have_asked = current is not None and sum(child.ours for child in current.children.values()) > 2
+        assert both_have_asked
+        network.run(12.0)
     assert network.flow.lost == 0
-    network.loses = lambda _: False
     settled(network, seconds=120.0)
     assert network.flow.lost == 0
 
 
 def test_of_an_ike_sa_that_both_ends_delete_at_once_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one hears of the other's DELETE child by child, and comes to its own decision after the first of them."""
-    network = several()
-    network.start()
-    settled(network)
-    network[2].kill()
-    network[2].start()
-    network[2].want(network.members)
+    network = restarted(2)
     network.run(10.0)
     only(network[1]).replace_at = network.now
     end = network.now + 30.0
@@ -160,20 +152,13 @@ def test_of_an_ike_sa_that_both_ends_delete_at_once_nothing_is_left(monkeypatch:
 
 def test_what_a_killed_agent_sends_by_is_kept_where_an_older_ike_sa_is_left() -> None:
     """The older one has carried packets, and that proves nothing: the younger one was killed before it replaced it."""
-    network = several()
-    network.start()
-    settled(network)
+    network = restarted(1)
+    with network.losing(answer_of(network[2], 8)):
+        network.run(1.5)
     network[1].kill()
-    network[1].start()
-    network[1].want(network.members)
-    unheard_answer(network, 8, network[2])
-    network.run(1.5)
-    network[1].kill()
-    network.loses = lambda _: False
     network.run(120.0)
     assert network.flow.lost == 0
-    network[1].start()
-    network[1].want(network.members)
+    network[1].revive()
     settled(network, seconds=120.0)
     assert network.flow.lost == 0
 

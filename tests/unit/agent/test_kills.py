@@ -33,11 +33,6 @@ def waits_for_an_answer(network: Network, limit_seconds: float = 30.0) -> Party:
     raise AssertionError("nobody has asked for anything")
 
 
-def revive(network: Network, party: Party) -> None:
-    party.start()
-    party.want(network.members)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_what_a_dead_initiator_may_not_have_is_not_sent_on(seed: int) -> None:
     network = Network(2, seed=seed, rekey_seconds=15)
@@ -49,7 +44,7 @@ def test_what_a_dead_initiator_may_not_have_is_not_sent_on(seed: int) -> None:
     asking.kill()
     network.run(90.0)
     assert network.flow.lost == 0
-    revive(network, asking)
+    asking.revive()
     network.run(60.0)
     assert network.flow.lost == 0
 
@@ -69,7 +64,7 @@ def test_what_a_dead_responder_still_sends_on_is_kept(seed: int) -> None:
     answering.kill()
     network.run(200.0)
     assert network.flow.lost == 0
-    revive(network, answering)
+    answering.revive()
     network.run(60.0)
     assert network.flow.lost == 0
 
@@ -82,14 +77,14 @@ def test_what_a_peer_that_died_during_a_replacement_still_sends_on_is_kept(victi
     network.run(60.0)
     restarted, other = network[3 - victim], network[victim]
     restarted.kill()
-    revive(network, restarted)
+    restarted.revive()
     held = network.spis(other)
     while network.spis(other) <= held:
         network.run(0.0002)
     other.kill()
     network.run(200.0)
     assert network.flow.lost == 0
-    revive(network, other)
+    other.revive()
     network.run(150.0)
     assert network.flow.lost == 0
     assert network.disagreements() == []
@@ -108,7 +103,7 @@ def test_what_a_peer_that_died_before_its_ike_sa_was_deleted_still_sends_on_is_k
     other.kill()
     network.run(200.0)
     assert network.flow.lost == 0
-    revive(network, other)
+    other.revive()
     network.run(150.0)
     assert network.flow.lost == 0
     assert network.disagreements() == []
@@ -130,8 +125,7 @@ def test_agents_killed_in_the_middle_of_exchanges_lose_nothing(seed: int) -> Non
         for number in chance.sample(network.members, 2):
             if network[number].sessions is None:
                 network.run(chance.choice((0.5, 5.0, 60.0)) * chance.random())
-                network[number].start()
-                network[number].want(network.members)
+                network[number].revive()
         assert network.flow.lost == 0
     network.rekey_seconds, network.ike_rekey_seconds = 3600, 14_400
     for number in network.members:
@@ -142,9 +136,7 @@ def test_agents_killed_in_the_middle_of_exchanges_lose_nothing(seed: int) -> Non
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_rekey_whose_answer_is_lost_is_not_sent_on_when_its_ike_sa_is_called_back(
-    seed: int,
-) -> None:
+def test_a_rekey_whose_answer_is_lost_is_not_sent_on_when_its_ike_sa_is_called_back(seed: int) -> None:
     """The first node takes the second's new IKE SA for one that crosses its own, which is with a killed agent.
 
     It finds out after the grace time, when the second has asked to rekey the child and still has no answer.
@@ -154,25 +146,23 @@ def test_a_rekey_whose_answer_is_lost_is_not_sent_on_when_its_ike_sa_is_called_b
     network.run_until(network.connected, limit=2.0)
     network.run(1.0)
     network[2].kill()
-    revive(network, network[2])
+    network[2].revive()
     network.run(8.0)
     before = network.flow.lost
     asking = waits_for_an_answer(network)
     assert asking is network[2]
     unheard: list[Datagram] = []
 
-    def is_answer_to_a_rekey(datagram: Datagram) -> bool:
-        header = Header.parse(datagram.data)
+    def is_answer_to_a_rekey(header: Header, datagram: Datagram) -> bool:
         if header.exchange_type != ExchangeType.CREATE_CHILD_SA or datagram.local.host != network[1].outer:
             return False
         unheard.append(datagram)
         return True
 
-    network.loses = is_answer_to_a_rekey
-    network.run(20.0)
+    with network.losing(is_answer_to_a_rekey):
+        network.run(20.0)
     assert len(unheard) > 1
     assert network.flow.lost == before
-    network.loses = lambda _: False
     network.run(60.0)
     assert network.flow.lost == before
 
@@ -187,14 +177,8 @@ def test_what_is_sent_by_is_rekeyed_while_another_ike_sa_takes_its_place(seed: i
     before = network.flow.lost
     (pair,) = network[1].alive.pairs
     pair.replace_at = network.now
-
-    def is_answer_to_ike_auth(datagram: Datagram) -> bool:
-        header = Header.parse(datagram.data)
-        return header.exchange_type == ExchangeType.IKE_AUTH and header.is_response
-
-    network.loses = is_answer_to_ike_auth
-    network.run(28.0)
+    with network.losing(lambda header, _: header.exchange_type == ExchangeType.IKE_AUTH and header.is_response):
+        network.run(28.0)
     assert network.flow.lost == before
-    network.loses = lambda _: False
     network.run(60.0)
     assert network.flow.lost == before
