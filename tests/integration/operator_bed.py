@@ -96,6 +96,16 @@ class Operator:
             raise AssertionError(f"the operator does not end:\n{self.log}") from None
 
 
+@contextlib.contextmanager
+def refused(status: int) -> Generator[None]:
+    """What the API server refuses with this HTTP status is as it should be."""
+    try:
+        yield
+    except ApiRefused as refusal:
+        if refusal.status != status:
+            raise
+
+
 class OperatorBed:
     """What the operator finds in a cluster, and hands for the tests."""
 
@@ -120,7 +130,7 @@ class OperatorBed:
 
         values are settings of the chart's, NAME=VALUE.
         """
-        with contextlib.suppress(ApiRefused):  # it is there
+        with refused(409):  # it is there
             self._create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
         shown = [part for template in (*TEMPLATES, *more) for part in ("--show-only", f"templates/{template}")]
         settings = (part for value in values for part in ("--set", value))
@@ -132,16 +142,15 @@ class OperatorBed:
 
     def clear(self) -> None:
         """Remove whatever an earlier bed has left on the same API server, but for what `prepare` has applied."""
-        namespaced = (
-            f"/api/v1/namespaces/{NAMESPACE}/{plural}" for plural in ("pods", "secrets", "configmaps", "events")
-        )
+        plain = ("pods", "secrets", "configmaps", "events")
+        namespaced = (f"/api/v1/namespaces/{NAMESPACE}/{plural}" for plural in plain)
         ours = (f"{OURS}/{plural}" for plural in (TUNNELS, MESHES, NODES, REPORTS))
         for collection in (*namespaced, *ours, "/api/v1/nodes", REQUESTS, LEASES, EVENTS):
             for found in self.get(collection)["items"]:
                 path = f"{collection}/{found['metadata']['name']}"
                 if found["metadata"].pop("finalizers", None):
                     self._request("PUT", path, found)
-                with contextlib.suppress(ApiRefused):  # without its finalizers it is gone
+                with refused(404):  # without its finalizers it is gone
                     self._request("DELETE", f"{path}?gracePeriodSeconds=0")
 
     # Processes

@@ -88,11 +88,7 @@ class AgentProcess:
 def bed() -> Iterator[OperatorBed]:
     with ApiServer() as server:
         server.apply_crds()
-        bed = OperatorBed(server)
-        bed.prepare()
-        bed.add_node(1)
-        bed.add_node(2)
-        yield bed
+        yield OperatorBed.anew(server, nodes=2)
 
 
 @contextlib.contextmanager

@@ -27,11 +27,7 @@ Json = dict[str, Any]
 def bed() -> Iterator[OperatorBed]:
     with ApiServer() as server:
         server.apply_crds()
-        bed = OperatorBed(server)
-        bed.prepare()
-        for number in (1, 2):
-            bed.add_node(number)
-        yield bed
+        yield OperatorBed.anew(server, nodes=2)
 
 
 @pytest.fixture(scope="module")
