@@ -52,6 +52,7 @@ def _child_of(state: StateDump, spec: PairSpec, child: ChildSpec, now: float) ->
         since=now,
         mode=state.mode,
         outbound=outbound,
+        created_at=(state.add_time or 0) if outbound else 0,
         if_id=state.if_id,
         encapsulation=_encapsulation(state, outbound=outbound),
     )

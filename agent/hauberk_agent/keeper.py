@@ -1,16 +1,19 @@
 """The states of our SAs in the kernel: who installs, retires and remembers them.
 
 Used by the sessions. A state lingers for some seconds after its replacement stands: an inbound one for packets that are
-under way between the nodes, an outbound one for those that are under way in our own kernel. Of a reqid the newest is
-used, but a sender that was held up after it had found the old one loses its packet when that is gone
-(XfrmOutStateInvalid in /proc/net/xfrm_stat).
+under way between the nodes, an outbound one for those that are under way in our own kernel: a sender that was held up
+after it had found the old one loses its packet when that is gone (XfrmOutStateInvalid in /proc/net/xfrm_stat).
+
+Of a reqid's outbound states the one installed last is used (hauberk_xfrm.succession), also where an agent dies before
+it has removed the others.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import datetime
 from itertools import count
 from typing import Final, Protocol
 
@@ -34,6 +37,7 @@ from hauberk_xfrm import (
     StateFlag,
     UdpPorts,
 )
+from hauberk_xfrm.succession import Succession
 
 REPLAY_WINDOW: Final = 1024
 """Packets; larger than what receive queues of several CPUs put out of order."""
@@ -70,10 +74,11 @@ class Kernel(Protocol):
 class StateKeeper:
     """Writes states, and knows which ones are accounted for."""
 
-    def __init__(self, kernel: Kernel, *, directions: bool) -> None:
+    def __init__(self, kernel: Kernel, *, directions: bool, wall_clock: Callable[[], datetime]) -> None:
         """directions: whether the kernel knows a state's direction (KernelAbilities.sa_direction)."""
         self._kernel = kernel
         self._directions = directions
+        self._succession = Succession(lambda: wall_clock().timestamp())
         self._lingering: list[tuple[float, int, ReqId, IpAddress, Spi]] = []
         self._order = count()
         self._known: set[tuple[IpAddress, Spi]] = set()
@@ -163,6 +168,7 @@ class StateKeeper:
             direction=StateDirection.OUT if self._directions else None,
             encapsulation=_outbound_ports(child.encapsulation),
             lifetime=lifetime,
+            created_at=self._succession.next(child.reqid),
             iptfs=IptfsOut(dont_fragment=child.dont_fragment) if child.mode is Mode.IPTFS else None,
         )
         self._kernel.add_state(state)
@@ -234,7 +240,8 @@ class StateKeeper:
             child.spi_in = None
 
     def remove_lingering(self, reqid: ReqId) -> None:
-        """Removes a pair's retired states before their time."""
+        """Removes a pair's retired states before their time: it has no others any more."""
+        self._succession.forget(reqid)
         for entry in [e for e in self._lingering if e[2] == reqid]:
             self._lingering.remove(entry)
             self._remove(entry[3], entry[4])
@@ -246,6 +253,7 @@ class StateKeeper:
             self._known.add((child.local, child.spi_in))
         if child.spi_out is not None:
             self._known.add((child.remote, child.spi_out))
+            self._succession.take_over(child.reqid, child.created_at)
 
     def unaccounted(self, states: Iterable[StateDump]) -> list[StateDump]:
         """Of a dump, the states of ours that belong to no child: not larval ones, which end by themselves."""

@@ -37,6 +37,8 @@ class Child:
     keys_out: EspKey | None = field(default=None, repr=False)
     outbound: bool = False
     """Whether our outbound state is in the kernel."""
+    created_at: int = 0
+    """Of a state that an earlier run has left: the second since the epoch that it was created in."""
     outbound_at: float | None = None
     """When the deferred outbound SA is installed,"""
     unsure_until: float | None = None

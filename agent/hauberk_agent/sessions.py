@@ -91,7 +91,7 @@ class Sessions:
     ) -> None:
         """blocked: what is known of paths, and is kept; None: nothing, and it is not."""
         self._times = times
-        self._keeper = StateKeeper(kernel, directions=directions)
+        self._keeper = StateKeeper(kernel, directions=directions, wall_clock=wall_clock)
         self._entropy = entropy
         self._wall_clock = wall_clock
         self._chance = chance

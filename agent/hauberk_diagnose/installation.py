@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random, SystemRandom
 from typing import Final, Protocol
 
@@ -40,6 +40,7 @@ from hauberk_xfrm import (
     XfrmError,
 )
 from hauberk_xfrm import Mode as KernelMode
+from hauberk_xfrm.succession import Succession
 from hauberk_xfrm.wear import SOFT_SHARE, Wear
 
 PRIORITY: Final = 0x0010_0000
@@ -199,6 +200,7 @@ class KernelInstallation:
         self._taken = set(reqids_in_use)
         self._wear = wear or {}
         self._chance = chance or SystemRandom()
+        self._succession = Succession()
         self._reqids: dict[tuple[str, str], ReqId] = {}
         self._children: dict[int, _Installed] = {}
         """By inbound SPI."""
@@ -369,7 +371,7 @@ class KernelInstallation:
     def _install_outbound(self, child: _Installed) -> None:
         state, child.outbound = child.outbound, None
         if state is not None:
-            self._kernel.add_state(state)
+            self._kernel.add_state(replace(state, created_at=self._succession.next(state.reqid)))
 
     def _remove(self, spi_in: int, *, linger_until: float | None = None) -> None:
         """linger_until: what is still under way is taken until then."""

@@ -17,6 +17,7 @@ from hauberk_xfrm.layout import (
     ANY_ALGORITHM,
     ENCAP_TMPL,
     INFINITE,
+    LIFETIME_CUR,
     MARK,
     MIGRATE,
     OFFLOAD,
@@ -111,6 +112,8 @@ def encode_state(state: State) -> bytes:
         body += _offload(state, state.offload)
     if state.mapping_seconds:
         body += build_attribute(Attribute.MTIMER_THRESH, UINT32.pack(state.mapping_seconds))
+    if state.created_at is not None:
+        body += build_attribute(Attribute.LTIME_VAL, LIFETIME_CUR.pack(0, 0, state.created_at, 0))
     if state.iptfs is not None:
         body += _iptfs(state.iptfs)
     return body

@@ -76,6 +76,7 @@ class Attribute(IntEnum):
     ALG_COMP = 3
     ENCAP = 4
     TMPL = 5
+    LTIME_VAL = 9
     REPLAY_VAL = 10
     LASTUSED = 15
     POLICY_TYPE = 16
@@ -123,6 +124,7 @@ SELECTOR = Struct("=" + _SELECTOR)
 _LIFETIME_CFG = "8Q"
 # struct xfrm_lifetime_cur: bytes, packets, add_time, use_time
 _LIFETIME_CUR = "4Q"
+LIFETIME_CUR = Struct("=" + _LIFETIME_CUR)
 
 # struct xfrm_usersa_info: selector, daddr, spi, proto, (3), saddr, lifetime_cfg, lifetime_cur, stats (replay_window,
 # replay, integrity_failed), seq, reqid, family, mode, replay_window, flags, (7)

@@ -159,6 +159,7 @@ class XfrmMessage(nlmsg):
         (3, "XFRMA_ALG_COMP", "hex"),
         (4, "XFRMA_ENCAP", "encap_tmpl"),
         (5, "XFRMA_TMPL", "templates"),
+        (9, "XFRMA_LTIME_VAL", "lifetime_cur"),
         (10, "XFRMA_REPLAY_VAL", "replay_state"),
         (13, "XFRMA_SRCADDR", "address"),
         (14, "XFRMA_COADDR", "address"),
@@ -218,6 +219,11 @@ class XfrmMessage(nlmsg):
             ("pad", "2x"),
             ("encap_oa", "16s"),
         )
+
+    class lifetime_cur(nla):  # noqa: N801
+        """struct xfrm_lifetime_cur."""
+
+        fields = LIFETIME_CUR
 
     class replay_state(nla):  # noqa: N801
         """struct xfrm_replay_state."""

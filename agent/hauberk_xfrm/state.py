@@ -177,6 +177,10 @@ class State:
     kernel finds it by when it is asked for. `output_mark` is what packets get that it has worked on: an outbound
     one's outer packets are routed by it. `offload` needs a direction. `mapping_seconds` is an inbound, encapsulated
     state's: after so long a change of mapping that nobody has followed is told again (0: with each packet; Linux 5.16).
+
+    `created_at` is the second since the epoch that a new state shall have been created in (XFRMA_LTIME_VAL); None: that
+    of the wall clock. Of outbound states that a policy could take the kernel takes the one created last, and within one
+    second either (xfrm_state_look_at in net/xfrm/xfrm_state.c). A dump has the second as `add_time`.
     """
 
     source: IpAddress
@@ -198,6 +202,7 @@ class State:
     if_id: int = 0
     offload: Offload | None = None
     mapping_seconds: int = 0
+    created_at: int | None = None
     iptfs: IptfsOut | IptfsIn | None = None
     """In IP-TFS mode; None: as the kernel does it by default."""
 

@@ -6,6 +6,7 @@ two hosts of its own (`two_hosts`). RESULTS gets a JSON object: the story's name
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from ipaddress import ip_address
@@ -193,6 +194,28 @@ def states_of_kernels_that_know_no_directions_pass() -> None:
         for host, peer in ((left, right), (right, left)):
             protect(host, peer, outer=4)
         packets_are_esp(left, right)
+
+
+def of_two_sas_the_one_created_last_carries_whatever_the_clock_and_the_table_say() -> None:
+    now = int(time.time())
+    for earlier, later in ((now + 7, now + 8), (now - 8, now - 7)):
+        for last_is_second, table_grows in product((True, False), repeat=2):
+            with two_hosts() as (left, right):
+                seconds = (earlier, later) if last_is_second else (later, earlier)
+                for second in seconds:
+                    associate(left, right, state_of(created_at=second))
+                for number in range(8 * table_grows):
+                    left.xfrm.add_state(state_of(spi=Spi(0xD0000000 + number), reqid=ReqId(77)))
+                    time.sleep(0.05)  # It grows in a work of the kernel's.
+                for host, peer in ((left, right), (right, left)):
+                    protect(host, peer, outer=4)
+                check(left.send(right, 4) == 3, "packets pass")
+                sent = {
+                    state.add_time: state.packets
+                    for state in left.xfrm.dump_states()
+                    if state.destination == right.addresses[4] and state.reqid == REQID
+                }
+                check(sent == {later: 3, earlier: 0}, (seconds, table_grows, sent))
 
 
 def without_a_state_nothing_passes_and_nothing_is_in_clear() -> None:
@@ -406,6 +429,7 @@ STORIES: tuple[Callable[[], None], ...] = (
     ike_passes_a_socket_that_takes_esp_and_nothing_else_does,
     a_state_takes_other_ports_and_counts_on,
     states_of_kernels_that_know_no_directions_pass,
+    of_two_sas_the_one_created_last_carries_whatever_the_clock_and_the_table_say,
     without_a_state_nothing_passes_and_nothing_is_in_clear,
     the_wrong_key_is_counted_as_forgery,
     optional_templates_accept_what_is_still_in_clear,

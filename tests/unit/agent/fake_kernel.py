@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import count
 
@@ -44,7 +44,11 @@ ABLE = KernelAbilities(
 
 @dataclass(slots=True)
 class FakeKernel:
-    """`order` holds the states' keys as they were completed: the newest outbound one of a reqid is used."""
+    """`order` holds the states' keys as they were completed.
+
+    Of a reqid's outbound states the one is used that was added in the latest second, and of those of one second the
+    oldest: a kernel takes that one when its table has grown in between (xfrm_state_look_at in net/xfrm/xfrm_state.c).
+    """
 
     able: KernelAbilities = ABLE
     states: dict[tuple[IpAddress, Spi], StateDump] = field(default_factory=dict[tuple[IpAddress, Spi], StateDump])
@@ -52,6 +56,8 @@ class FakeKernel:
     order: list[tuple[IpAddress, Spi]] = field(default_factory=list[tuple[IpAddress, Spi]])
     refuse: XfrmError | None = None
     """What every new state is refused with."""
+    clock: Callable[[], float] = lambda: 0.0
+    """The node's wall clock, in seconds."""
     _spis: count[int] = field(default_factory=lambda: count(0xC0000001))
 
     def abilities(self) -> KernelAbilities:
@@ -142,19 +148,18 @@ class FakeKernel:
         return None
 
     def outbound(self, destination: IpAddress) -> StateDump | None:
-        """The state that packets to that address leave with: the newest."""
-        for key in reversed(self.order):
-            if key[0] == destination:
-                return self.states[key]
-        return None
+        """The state that packets to that address leave with, where there is one reqid."""
+        return _preferred(self._outbound(destination))
 
     def all_outbound(self, destination: IpAddress) -> list[StateDump]:
         """Of each reqid, the state that its packets to that address leave with."""
-        newest: dict[ReqId, StateDump] = {}
-        for key in self.order:
-            if key[0] == destination:
-                newest[self.states[key].reqid] = self.states[key]
-        return list(newest.values())
+        by_reqid: dict[ReqId, list[StateDump]] = {}
+        for state in self._outbound(destination):
+            by_reqid.setdefault(state.reqid, []).append(state)
+        return [state for states in by_reqid.values() if (state := _preferred(states)) is not None]
+
+    def _outbound(self, destination: IpAddress) -> list[StateDump]:
+        return [self.states[key] for key in self.order if key[0] == destination]
 
     def take(self, destination: IpAddress, spi: Spi) -> bool:
         """A packet arrives: whether there is a complete state for it."""
@@ -169,8 +174,13 @@ class FakeKernel:
 
     def _complete(self, state: State) -> None:
         assert (state.aead is None) is not (state.authenc is None)
-        self.states[state.destination, state.spi] = _dump(state, larval=False)
+        added = int(self.clock()) if state.created_at is None else state.created_at
+        self.states[state.destination, state.spi] = replace(_dump(state, larval=False), add_time=added)
         self.order.append((state.destination, state.spi))
+
+
+def _preferred(states: Sequence[StateDump]) -> StateDump | None:
+    return max(states, key=lambda state: state.add_time or 0, default=None)  # the first of those that tie
 
 
 def _dump(state: State, *, larval: bool) -> StateDump:

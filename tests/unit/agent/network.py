@@ -62,7 +62,7 @@ class Party:
         self.number = number
         self.name = f"n{number}"
         self.outer: IpAddress = IPv4Address(f"10.250.0.{number}")
-        self.kernel = FakeKernel()
+        self.kernel = self._boot()
         self.sessions: Sessions | None = None
         self.blocked = BlockedPaths()
         """What is on its disk."""
@@ -108,7 +108,10 @@ class Party:
 
     def reboot(self) -> None:
         self.sessions = None
-        self.kernel = FakeKernel()
+        self.kernel = self._boot()
+
+    def _boot(self) -> FakeKernel:
+        return FakeKernel(clock=lambda: self.network.wall_clock().timestamp())
 
     def roster(self, members: Sequence[int], **spec: NodeSpec) -> Roster:
         further = self.network.tunnels if self.tunnels is None else self.tunnels
@@ -202,6 +205,8 @@ class Network:
         self._next_look = self.now
         self._order = count()
         self._queue: list[_Event] = []
+        self.clocks_stand_at: float | None = None
+        """How many seconds after the beginning the nodes' wall clocks have stopped, if they have."""
         self._alarms: list[_Alarm] = []
         self._alarm_at: dict[int, float] = {}
         self._by_host: dict[IpAddress, list[Party]] = {}
@@ -210,7 +215,8 @@ class Network:
         return self.parties[number - 1]
 
     def wall_clock(self) -> datetime:
-        return TODAY + timedelta(seconds=self.now - 1000.0)
+        since = self.now - 1000.0 if self.clocks_stand_at is None else self.clocks_stand_at
+        return TODAY + timedelta(seconds=since)
 
     def start(self, *, apply: bool = True) -> None:
         """All agents start; apply: each then learns of all members."""

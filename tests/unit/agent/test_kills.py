@@ -182,3 +182,31 @@ def test_what_is_sent_by_is_rekeyed_while_another_ike_sa_takes_its_place(seed: i
     assert network.flow.lost == before
     network.run(60.0)
     assert network.flow.lost == before
+
+
+@pytest.mark.parametrize("second", [5.0, 3.0], ids=["the-same-second", "seconds-before"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_was_installed_last_is_sent_by_whatever_the_clock_says(second: float, *, restarted: bool) -> None:
+    """A kernel knows seconds of the wall clock alone, and the agent dies while the SA before is still there."""
+    network = Network(2, seed=5)
+    network.clocks_stand_at = 5.0
+    network.start()
+    network.run_until(network.connected, limit=2.0)
+    network.run(60.0)
+    network.clocks_stand_at = second
+    renewing, other = network.parties
+    if restarted:
+        renewing.kill()
+        renewing.revive()
+    else:
+        renewing.alive.set_credentials(credentials(1, 1), network.now, renewed=True)
+    network.run_until(lambda: all(len(party.kernel.complete_states()) == 4 for party in network.parties), limit=60.0)
+    network.run(1.0)
+    outbound = [key for key in renewing.kernel.order if key[0] == other.outer]
+    sends = renewing.kernel.outbound(other.outer)
+    assert len(outbound) == 2
+    assert sends is not None
+    assert (sends.destination, sends.spi) == outbound[-1]
+    renewing.kill()
+    network.run(200.0)
+    assert network.flow.lost == 0

@@ -42,6 +42,7 @@ unhurried = settings(deadline=None, max_examples=60)
 uint8 = st.integers(0, 0xFF)
 uint16 = st.integers(0, 0xFFFF)
 uint32 = st.integers(0, 0xFFFFFFFF)
+uint64 = st.integers(0, 0xFFFFFFFFFFFFFFFF)
 limits = st.none() | st.integers(1, 2**64 - 2)
 families = st.sampled_from((4, 6))
 
@@ -164,6 +165,7 @@ def states(draw: st.DrawFn) -> State:
         if_id=draw(uint32),
         offload=None if direction is None else draw(st.none() | offloads),
         mapping_seconds=draw(uint32),
+        created_at=draw(st.none() | uint64),
         iptfs=draw(st.none() | iptfs_outs | iptfs_ins),
     )
 

@@ -139,6 +139,8 @@ def test_a_state_is_what_pyroute2_makes_of_it(state: State) -> None:
         attributes.append(("XFRMA_OFFLOAD_DEV", {"ifindex": state.offload.interface, "flags": flags}))
     if state.mapping_seconds:
         attributes.append(("XFRMA_MTIMER_THRESH", state.mapping_seconds))
+    if state.created_at is not None:
+        attributes.append(("XFRMA_LTIME_VAL", {"add_time": state.created_at}))
     if state.iptfs is not None:
         attributes += iptfs_attributes(state.iptfs)
     by_pyroute2 = build_body(
