@@ -3,8 +3,9 @@
 A dead node is missed by every one of its peers, in a mesh of thousands by thousands, and the API server needs to hear
 of it once. So each node has WITNESSES: the next few of those that peer with it, in the order of a hash of their names,
 which all agents compute alike from the IPsecNodes. A witness reports a pair that is unwell. Anybody else asks first: it
-reads the witnesses' reports, and if one of them misses the peer too, there is nothing to add. If none does, the trouble
-is between these two nodes alone, and is reported.
+reads the witnesses' reports, and if one of them misses the peer too, there is nothing to add. If none does, it asks
+once more, as a witness without processor time to spare is late. If none does then either, the trouble is between these
+two nodes alone, and is reported.
 
 Pure; reporting.py does the reading. Times are seconds on the agent's clock.
 """
@@ -27,6 +28,9 @@ SPREAD_SECONDS_PER_NODE: Final = 0.12
 
 PATIENCE_SECONDS: Final = 60.0
 """How long after a witness should have written it is asked."""
+
+DOUBT_SHARE: Final = 0.5
+"""After how much of the time that a witness has had it is asked once more, where none has spoken."""
 
 BETWEEN_SECONDS: Final = 60.0
 """The least time between two questions, however many peers are missed."""
@@ -82,7 +86,10 @@ class Inquiry:
         self._chance = chance
         self._not_before = float("-inf")
         self._again: dict[NodeName, tuple[float, float]] = {}
-        """By peer that others miss too: when to ask again, and after how long that was."""
+        """By peer that has been asked about: when to ask again, and after how long that was."""
+        self._doubtful: set[NodeName] = set()
+        """Of those, the peers that nobody else missed when it was asked."""
+        self._wait = 0.0
         self.alone: frozenset[NodeName] = frozenset()
         """Peers that nobody else misses."""
 
@@ -92,12 +99,13 @@ class Inquiry:
         missed: the peers whose witness this node is not, and since when they should have been reported.
         """
         self.alone &= missed.keys()
+        self._doubtful &= missed.keys()
         self._again = {name: when for name, when in self._again.items() if name in missed}
-        wait = SPREAD_SECONDS_PER_NODE * mesh_size + PATIENCE_SECONDS
+        self._wait = SPREAD_SECONDS_PER_NODE * mesh_size + PATIENCE_SECONDS
         open_questions = [
             name
             for name, since in missed.items()
-            if name not in self.alone and now >= (self._again[name][0] if name in self._again else since + wait)
+            if name not in self.alone and now >= (self._again[name][0] if name in self._again else since + self._wait)
         ]
         if not open_questions or now < self._not_before:
             return None
@@ -106,10 +114,15 @@ class Inquiry:
 
     def heard(self, peer: NodeName, *, others_miss_it: bool, now: float) -> None:
         """What the witnesses' reports say."""
-        if not others_miss_it:
+        first, longest = ASK_AGAIN_SECONDS
+        if not others_miss_it and peer in self._doubtful:
             self.alone |= {peer}
             return
-        first, longest = ASK_AGAIN_SECONDS
+        if not others_miss_it:
+            self._doubtful.add(peer)
+            self._again[peer] = (now + self._wait * DOUBT_SHARE, first / 2)
+            return
+        self._doubtful.discard(peer)
         wait = min(longest, 2 * self._again[peer][1]) if peer in self._again else first
         self._again[peer] = (now + wait * self._chance.uniform(0.8, 1.2), wait)
 

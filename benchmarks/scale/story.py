@@ -29,7 +29,7 @@ from benchmarks.scale.operator_process import Usage, usage
 from benchmarks.scale.watchers import Watcher, events_per_watcher
 from hauberk_agent.identity import Identity
 from hauberk_agent.report import HOLD_BACK_SECONDS, MINIMUM_INTERVAL_SECONDS
-from hauberk_agent.witness import SPREAD_SECONDS_PER_NODE
+from hauberk_agent.witness import DOUBT_SHARE, PATIENCE_SECONDS, SPREAD_SECONDS_PER_NODE
 from hauberk_api.kinds import API_VERSION, MESH_NAME, MESHES, TUNNELS
 from hauberk_api.names import CA_SECRET, NodeName
 from hauberk_operator.authority import parse_secret
@@ -223,13 +223,13 @@ class Story:
         log = self._audit.length()
         self.agents.die(names)
         await self.kubelets.kill(names)
-        spread = SPREAD_SECONDS_PER_NODE * len(self.kubelets.uids)
-        seconds = self.size.observe_seconds or (self.size.notice_seconds[1] + HOLD_BACK_SECONDS + spread + 120.0)
+        asked = (SPREAD_SECONDS_PER_NODE * len(self.kubelets.uids) + PATIENCE_SECONDS) * (1 + DOUBT_SHARE)
+        seconds = self.size.observe_seconds or (self.size.notice_seconds[1] + HOLD_BACK_SECONDS + asked + 60.0)
         self._say(f"{what}: {len(names)} of {len(self.kubelets.uids)} nodes, watched for {seconds:.0f} s")
         await asyncio.sleep(seconds)
         tally = self._tally(what, log)
-        asked = self.agents.questions
-        self._say(f"{what}: {len(tally.writes)} writes, at most {tally.most_a_minute()} a minute; {asked} read")
+        questions = self.agents.questions
+        self._say(f"{what}: {len(tally.writes)} writes, at most {tally.most_a_minute()} a minute; {questions} read")
         return tally
 
     async def _roll(self) -> None:

@@ -149,9 +149,35 @@ def test_trouble_of_one_pair_is_known_to_its_ends_until_it_is_over() -> None:
     inquiry = Inquiry(random.Random(1))
     assert inquiry.due({N2: 0.0}, 100, 1000.0) == N2
     inquiry.heard(N2, others_miss_it=False, now=1000.0)
+    assert inquiry.alone == frozenset(), "a witness may be late"
+    assert inquiry.due({N2: 0.0}, 100, 1030.0) is None
+    assert inquiry.due({N2: 0.0}, 100, 1100.0) == N2
+    inquiry.heard(N2, others_miss_it=False, now=1100.0)
     assert inquiry.alone == {N2}
     assert inquiry.due({N2: 0.0}, 100, 9000.0) is None, "it is known"
     inquiry.due({}, 100, 9010.0)
+    assert inquiry.alone == frozenset()
+
+
+def test_of_a_peer_that_a_late_witness_misses_too_nothing_is_said() -> None:
+    inquiry = Inquiry(random.Random(1))
+    inquiry.due({N2: 0.0}, 100, 1000.0)
+    inquiry.heard(N2, others_miss_it=False, now=1000.0)
+    inquiry.due({N2: 0.0}, 100, 1100.0)
+    inquiry.heard(N2, others_miss_it=True, now=1100.0)
+    assert inquiry.due({N2: 0.0}, 100, 1100.0 + 0.7 * ASK_AGAIN_SECONDS[0]) is None
+    assert inquiry.due({N2: 0.0}, 100, 1100.0 + 1.3 * ASK_AGAIN_SECONDS[0]) == N2
+    inquiry.heard(N2, others_miss_it=False, now=3000.0)
+    assert inquiry.alone == frozenset(), "once more"
+
+
+def test_a_doubt_ends_with_what_it_was_about() -> None:
+    inquiry = Inquiry(random.Random(1))
+    inquiry.due({N2: 0.0}, 100, 1000.0)
+    inquiry.heard(N2, others_miss_it=False, now=1000.0)
+    inquiry.due({}, 100, 1200.0)
+    assert inquiry.due({N2: 1300.0}, 100, 2300.0) == N2
+    inquiry.heard(N2, others_miss_it=False, now=2300.0)
     assert inquiry.alone == frozenset()
 
 
