@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.deployment import EXAMPLES, Deployment
+from tests.e2e.wire import STEADY
 from tests.lab.cluster import Lab
 from tests.lab.fixtures import lab
 from tests.lab.traffic import Traffic
@@ -30,8 +31,8 @@ def deployment(lab: Lab) -> Iterator[Deployment]:
 
 @pytest.fixture(scope="session")
 def traffic(lab: Lab) -> Iterator[Traffic]:
-    """Traffic of every pair, family, protocol and path."""
-    running = Traffic.apply(lab)
+    """Traffic of every pair, family, protocol and path; not more of it than tells whether they work."""
+    running = Traffic.apply(lab, pace=STEADY)
     running.wait_running()
     running.update_targets()
     yield running

@@ -31,6 +31,7 @@ def spis(deployment: Deployment, node: str) -> set[int]:
     return {state.spi for state in deployment.states(node)}
 
 
+@pytest.mark.long  # the next test kills one too, and those of tests/kernel many
 def test_a_killed_agent_takes_nothing_down(deployment: Deployment, traffic: Traffic, mesh: str, pcap: Path) -> None:
     lab = deployment.lab
     victim = lab.nodes[1].name

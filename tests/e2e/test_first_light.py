@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.deployment import EXAMPLES, NAMESPACE, Deployment
-from tests.e2e.wire import eventually, names, silent_paths, watching
+from tests.e2e.wire import eventually, in_crowds, names, silent_paths, watching
 from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.lab
@@ -34,7 +34,7 @@ def test_with_the_tunnel_nothing_of_pods_is_in_clear(
     lab = deployment.lab
     assert silent_paths(traffic) == []
     before = {node: {s.spi: s.bytes for s in deployment.states(node)} for node in names(lab)}
-    with watching(lab, pcap) as seen:
+    with in_crowds(traffic), watching(lab, pcap) as seen:
         time.sleep(15)
     seen.get().require(packets=10_000, esp_between=names(lab))
     for node in names(lab):

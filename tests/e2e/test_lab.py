@@ -233,6 +233,7 @@ def test_a_node_without_esp_refuses_esp_and_has_it_again_after_the_next_reboot(l
     lab.node_run("n3", ESP_STATE_DELETED)
 
 
+@pytest.mark.long  # a node that joins with its images is in every run
 def test_an_image_comes_to_nodes_that_run_that_are_off_and_that_join(lab: Lab, tmp_path: Path) -> None:
     archive, name = tmp_path / "later.tar", "localhost/later:test"
     oci.write_sleeper(Path("/bin/busybox"), archive, name)
@@ -283,6 +284,7 @@ def beside() -> Iterator[str]:
     assert take_down(name) == []
 
 
+@pytest.mark.long  # the interrupted ones leave nothing either, beside the shared one
 def test_labs_stand_side_by_side_and_one_goes_without_a_trace(lab: Lab, beside: str) -> None:
     other = Lab.up(beside, nodes=1, family=Family.IPV6)
     assert other.nodes[0].addresses == ("fd00:250::11",)

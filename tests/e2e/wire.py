@@ -7,13 +7,16 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from tests.ground import ground
 from tests.lab.capture import Capture
 from tests.lab.cluster import Lab
 from tests.lab.judge import Verdict, judge
-from tests.lab.traffic import Traffic
+from tests.lab.traffic import Pace, Traffic
+
+STEADY: Final = Pace(interval_seconds=1.0)
+"""Of every flow a message a second: what all these tests need, but for one, and a third of the processor time."""
 
 T = TypeVar("T")
 
@@ -36,6 +39,18 @@ def watching(lab: Lab, path: Path) -> Generator[Seen]:
     with Capture(netns=lab.netns, interface=lab.bridge, path=path) as running:
         yield seen
     seen.verdict = judge(path, ground(lab), dropped=running.dropped)
+
+
+@contextmanager
+def in_crowds(traffic: Traffic) -> Generator[None]:
+    """More traffic while the block runs."""
+    traffic.pace = Pace()
+    traffic.update_targets()
+    try:
+        yield
+    finally:
+        traffic.pace = STEADY
+        traffic.update_targets()
 
 
 def eventually(ask: Callable[[], T], *, until: Callable[[T], bool], timeout: float) -> T:

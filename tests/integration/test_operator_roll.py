@@ -133,6 +133,7 @@ def killed_around(mesh: Mesh, phase: str, roots: int, *, method: str = "PUT") ->
     killed(mesh, f"after PATCH {PLAN}", lambda: len(mesh.trusted()) == roots and mesh.phase == phase)
 
 
+@pytest.mark.long  # one that is deposed at a write is in every run
 def test_a_roll_whose_leader_is_killed_before_and_after_every_write(mesh: Mesh) -> None:
     """Each time the next one finds the Secret as it is, and goes on from there."""
     killed_around(mesh, "Stable", 1, method="POST")

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.path.figures import GOALS
 from tests.lab.kernel_process import REPOSITORY
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.long]
 
 
 def test_all_sides_carry_traffic_and_the_ratios_are_written(tmp_path: Path) -> None:
