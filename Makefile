@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SECONDS ?= 600
 
+# Hundreds of programs are started from this tree: what is compiled is kept, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Of `make drill`: certificates live for a minute of each.
 MINUTES ?= 60
 
@@ -48,6 +51,7 @@ demo: $(STAMP) ## Three real nodes: traffic in clear, apply a tunnel, ESP only; 
 	@$(BIN)/python -m tests.demo
 
 test: lab ## The tests, those on real kernels too, but for the long ones
+	@$(BIN)/python -m compileall -q agent operator crds tests benchmarks
 	@$(BIN)/python -m pytest -m "$(MARKS)" --numprocesses $(PROCESSES) --no-loadscope-reorder --durations 25 --durations-min 5
 
 test-long: ## The long tests: minutes each, agents under traffic in bare kernels
