@@ -171,8 +171,7 @@ def test_a_killed_agent_s_successor_replaces_every_child_without_loss(victim: in
     before = network.spis(network[victim])
     network[victim].kill()
     network.run(3.0)
-    network[victim].start()
-    network[victim].want(network.members)
+    network[victim].revive()
     assert all(pair.well for pair in network[victim].alive.pairs), "what is in the kernel stands in"
     settled(network, seconds=90.0)
     assert not before & network.spis(network[victim])
@@ -278,8 +277,7 @@ def test_a_peer_of_the_version_before_has_its_one_child() -> None:
     assert only(network[1]).is_well(TUNNEL)
     assert only(network[2]).well
     network[2].kill()  # its successor begins by itself, and asks for that one child
-    network[2].start()
-    network[2].want(network.members)
+    network[2].revive()
     network.run(100.0)
     assert only(network[1]).is_well(TUNNEL)
     assert only(network[2]).well

@@ -121,8 +121,7 @@ def test_an_absent_peer_is_missed_for_as_long_as_packets_ask() -> None:
     datagrams = network.datagrams
     network.run(600)
     assert network.datagrams == datagrams
-    network[2].start()
-    network[2].want(network.members)
+    network[2].revive()
     ask(network[1], network[2])
     network.run_until(lambda: up(network), limit=1)
 
@@ -134,8 +133,7 @@ def test_a_peer_that_comes_back_while_packets_ask_is_reached() -> None:
     for _ in range(3):
         network.run(31)
         ask(network[1], network[2])
-    network[2].start()
-    network[2].want(network.members)
+    network[2].revive()
     network.run_until(lambda: up(network), limit=35)
 
 
@@ -188,8 +186,7 @@ def test_a_restarted_agent_takes_over_what_is_up() -> None:
     network.run(30)
     network.has_traffic = True
     network[1].kill()
-    network[1].start()
-    network[1].want(network.members)
+    network[1].revive()
     network.run(60)
     assert network.disagreements() == []
     assert network.flow.lost == 0

@@ -143,8 +143,7 @@ def test_a_restarted_agent_remembers() -> None:
     lost = network.flow.lost
     for party in network.parties:
         party.kill()
-        party.start()
-        party.want(network.members)
+        party.revive()
         network.run(60)
         assert network.disagreements() == []
         assert in_udp(party)
@@ -286,8 +285,7 @@ def test_an_agent_that_starts_when_the_day_is_over_tries_as_well() -> None:
         party.kill()
     network.run(60)
     for party in network.parties:
-        party.start()
-        party.want(network.members)
+        party.revive()
     network[1].alive.look(network[1].kernel.dump_states(), network.now)  # before there is any IKE SA
     network.run(120)
     assert [plain(party) for party in network.parties] == [True, True]
@@ -297,8 +295,7 @@ def test_a_killed_agent_leaves_no_trial_behind() -> None:
     network = seasoned()
     network.run_until(lambda: trial_states(network) == 4, limit=120)
     network[1].kill()
-    network[1].start()
-    network[1].want(network.members)
+    network[1].revive()
     network[1].alive.forget_found()
     network.run(60)
     left = network[1].alive.unaccounted(network[1].kernel.dump_states())

@@ -62,8 +62,7 @@ def test_a_restarted_agent_of_a_revoked_node_gets_in_nowhere() -> None:
     for party in (network[1], network[2]):
         party.want([1, 2])
     network[3].reboot()
-    network[3].start()
-    network[3].want(network.members)
+    network[3].revive()
     network.run(300.0)
     shut_out(network)
     assert network.spis(network[3]) == set()

@@ -110,8 +110,7 @@ def test_a_killed_agent_s_successor_replaces_everything_without_loss(victim: int
     network[victim].kill()
     network.run(3.0)
     assert network.spis(network[victim]) == before, "the kernel goes on"
-    network[victim].start()
-    network[victim].want(network.members)
+    network[victim].revive()
     settled(network, seconds=90.0)
     assert not before & network.spis(network[victim])
     assert network.flow.lost == 0
@@ -129,15 +128,13 @@ def test_an_agent_killed_before_it_had_the_answer_to_ike_auth_is_not_sent_to_by_
     network.start()
     settled(network)
     network[victim].kill()
-    network[victim].start()
-    network[victim].want(network.members)
+    network[victim].revive()
     while not any(state.larval for state in network[victim].kernel.dump_states()):
         network.run(0.001)
     network[victim].kill()
     network.run(600.0)
     assert network.flow.lost == 0
-    network[victim].start()
-    network[victim].want(network.members)
+    network[victim].revive()
     settled(network, seconds=180.0)
     assert network.flow.lost == 0
 
@@ -148,8 +145,7 @@ def test_an_agent_killed_young_is_succeeded_without_loss() -> None:
     network.start()
     network.run(2.0)
     network[2].kill()
-    network[2].start()
-    network[2].want(network.members)
+    network[2].revive()
     settled(network, seconds=120.0)
     assert network.flow.lost == 0
 
@@ -162,8 +158,7 @@ def test_a_rebooted_node_is_back_at_once(victim: int) -> None:
     other = network[3 - victim]
     network[victim].reboot()
     network.run(2.0)
-    network[victim].start()
-    network[victim].want(network.members)
+    network[victim].revive()
     # Whatever its name, and before the other end has noticed: INITIAL_CONTACT.
     took = network.run_until(
         lambda: (

@@ -50,8 +50,7 @@ def live(seed: int, rekeys: str, further: tuple[PlannedTunnel, ...] = ()) -> Non
         told.append(f"at {network.now:.2f} {victim.name} for {down:.2f} s")
         victim.kill()
         network.run(down)
-        victim.start()
-        victim.want(network.members)
+        victim.revive()
         network.run(chance.choice((chance.uniform(0.1, 5.0), chance.uniform(5.0, 60.0), chance.uniform(10.0, 40.0))))
         assert network.flow.lost == before, f"seed {seed}, killed {', '.join(told)}"
     network.run_until(network.connected, limit=120.0)
