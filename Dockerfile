@@ -14,7 +14,7 @@ RUN python3 -m venv /opt/pip \
     && python3 -m venv --without-pip /opt/hauberk \
     && /opt/pip/bin/pip --python /opt/hauberk/bin/python install --no-cache-dir --no-compile --require-hashes \
         --requirement /requirements/runtime.txt \
-    && /opt/hauberk/bin/python -m compileall -q --invalidation-mode unchecked-hash -x '/client/(api|models)/' /opt/hauberk/lib
+    && /opt/hauberk/bin/python -m compileall -q --invalidation-mode unchecked-hash -x '/client/(api|models)/(?!__init__)' /opt/hauberk/lib
 
 FROM dependencies AS packages
 # .dockerignore admits what the wheel is made of, and nothing else.
@@ -34,5 +34,9 @@ ENV PATH=/opt/hauberk/bin:/usr/local/bin:/usr/bin:/bin \
 # The agent needs uid 0 for its capabilities; the chart runs the operator as another user.
 USER 0
 CMD ["hauberk-agent", "--help"]
+# Python's own library, which some bases have uncompiled: each start of a program would compile two hundred modules.
+RUN python3 -m compileall -qf --invalidation-mode unchecked-hash \
+    -x '/(ensurepip|idlelib|site-packages|dist-packages|test|tests|tkinter|turtledemo)/' \
+    "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=dependencies /opt/hauberk /opt/hauberk
 COPY --from=packages /packages /

@@ -83,6 +83,23 @@ def test_the_image_runs_and_is_lean(tmp_path: Path) -> None:
         assert program in done.stdout
     # It would be compiled again at each start if what is in the image didn't serve.
     assert not [path for path in (tmp_path / "root" / "opt").rglob("*.pyc") if _is_checked(path)]
+    loaded = subprocess.run(
+        ["chroot", str(tmp_path / "root"), "/opt/hauberk/bin/python", "-c", _LOADED], capture_output=True, text=True
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    compiled = [tmp_path / "root" / line.removeprefix("/") for line in loaded.stdout.splitlines()]
+    assert len(compiled) > 300
+    assert not [path for path in compiled if not path.exists() or _is_checked(path)]
+
+
+_LOADED = """
+import sys
+from importlib.util import cache_from_source
+import hauberk_agent.agent, hauberk_agent.kube, hauberk_operator.cli
+files = [getattr(module, "__file__", None) or "" for module in sys.modules.values()]
+print(*map(cache_from_source, [file for file in files if file.endswith(".py")]), sep="\\n")
+"""
+"""Where Python looks for what is compiled of all that a program loads."""
 
 
 def _is_checked(path: Path) -> bool:
