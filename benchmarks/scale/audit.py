@@ -45,6 +45,10 @@ class Tally:
     def refused(self) -> int:
         return sum(write.status >= 400 for write in self.writes)
 
+    def without(self, what: str) -> Tally:
+        """The others."""
+        return Tally(writes=[write for write in self.writes if write.what != what])
+
     def most_a_minute(self) -> int:
         """The most writes that any 60 seconds hold."""
         moments = sorted(write.at for write in self.writes)

@@ -50,3 +50,10 @@ def test_the_busiest_minute_is_any_minute() -> None:
     writes = [Written(at=at, by="hauberk-agent", what="patch x", status=200) for at in moments]
     assert Tally(writes=writes).most_a_minute() == 5
     assert Tally(writes=[]).most_a_minute() == 0
+
+
+def test_what_belongs_to_something_earlier_is_left_out() -> None:
+    whats = ["patch x", "delete y", "patch x", "delete y"]
+    tally = Tally(writes=[Written(at=0.0, by="hauberk-operator", what=what, status=200) for what in whats])
+    assert tally.without("delete y").by_what == {"operator patch x": 2}
+    assert len(tally.writes) == 4
