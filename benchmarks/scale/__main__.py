@@ -43,6 +43,7 @@ def main() -> int:
         minutes, seconds = divmod(int(time.monotonic() - began), 60)
         print(f"{minutes:3}:{seconds:02}  {line}", file=output, flush=True)
 
+    results, failed = Results(), 0
     try:
         kwok = None if arguments.no_kwok else build.ensure_kwok(say)
         size = Size(
@@ -55,12 +56,15 @@ def main() -> int:
             kwok=kwok,
             lease_seconds=arguments.lease_seconds,
         )
-        results = asyncio.run(_tell(size, say))
-    except (LabError, KubeError, NotInTimeError) as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+        asyncio.run(_tell(size, say, results))
+    except* (LabError, KubeError, NotInTimeError) as group:
+        print(f"benchmarks: {'; '.join(map(str, group.exceptions))}", file=sys.stderr)
+        failed = 2
+    except* KeyboardInterrupt:
+        failed = 130
+    if not results.figures:
+        return failed
+    # What was measured until it failed is as good as before.
     found = results.as_object()
     arguments.figures.parent.mkdir(parents=True, exist_ok=True)
     arguments.figures.write_text(json.dumps(found, indent=2) + "\n")
@@ -74,13 +78,13 @@ def main() -> int:
     missed = figures.missed(found)
     if missed:
         print(f"benchmarks: missed: {', '.join(missed)}", file=sys.stderr)
-    return 1 if missed else 0
+    return failed or (1 if missed else 0)
 
 
-async def _tell(size: Size, say: figures.Say) -> Results:
+async def _tell(size: Size, say: figures.Say, results: Results) -> None:
     say(f"starting etcd, kube-apiserver and the operator for {size.nodes} nodes")
-    async with story(size, say) as told:
-        return await told.tell()
+    async with story(size, say, results) as told:
+        await told.tell()
 
 
 def _parser() -> argparse.ArgumentParser:

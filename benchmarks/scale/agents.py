@@ -316,14 +316,21 @@ class Agents:
         }
         peer = agent.inquiry.due(missed, len(self._witnesses), now)
         if peer is not None:
-            others_miss_it = False
-            for witness in self._witnesses.of(peer):
-                self.questions += 1
-                report = await reporter.read(witness)
-                if others_miss_it := report is not None and misses(report, peer):
-                    break
-            agent.inquiry.heard(peer, others_miss_it=others_miss_it, now=now)
+            try:
+                others_miss_it = await self._is_missed_by_others(peer, reporter)
+            except OSError as error:
+                _log.warning("%s: what others report of %s can't be read: %s", agent.name, peer, error)
+            else:
+                agent.inquiry.heard(peer, others_miss_it=others_miss_it, now=now)
         return missed
+
+    async def _is_missed_by_others(self, peer: NodeName, reporter: KubeReporter) -> bool:
+        for witness in self._witnesses.of(peer):
+            self.questions += 1
+            report = await reporter.read(witness)
+            if report is not None and misses(report, peer):
+                return True
+        return False
 
     def _seen(self, agent: _Agent, now: float) -> tuple[Sequence[Pair], float | None]:
         """The pairs that are not up, and when that will be another thing to say."""

@@ -78,9 +78,11 @@ class Size:
 class Story:
     """A mesh of a size, in `async with story(...)`."""
 
-    def __init__(self, size: Size, bed: OperatorBed, operator: Operator, admin: Client, say: Say) -> None:
+    def __init__(
+        self, size: Size, bed: OperatorBed, operator: Operator, admin: Client, say: Say, results: Results
+    ) -> None:
         self.size = size
-        self.results = Results()
+        self.results = results
         self._bed = bed
         self._operator = operator
         self._admin = admin
@@ -97,8 +99,8 @@ class Story:
         self.watching: Client
         self.tasks: asyncio.TaskGroup
 
-    async def tell(self) -> Results:
-        """All of it, one thing after the other."""
+    async def tell(self) -> None:
+        """All of it, one thing after the other; the results are filled in meanwhile."""
         await self._mesh()
         await self._idle()
         parts = {
@@ -113,7 +115,6 @@ class Story:
             if name in self.size.parts:
                 await part()
         self.results.figures["operator_rss_mb"] = max(self._peak_mb, self._usage().rss_mb)
-        return self.results
 
     # The parts of the story
 
@@ -368,8 +369,8 @@ def _tunnel() -> Json:
 
 
 @asynccontextmanager
-async def story(size: Size, say: Say) -> AsyncGenerator[Story]:
-    """Start API server, operator and heartbeats; end all of it. Raises LabError."""
+async def story(size: Size, say: Say, results: Results) -> AsyncGenerator[Story]:
+    """Start API server, operator and heartbeats; end all of it. Raises LabError, or groups of what went wrong."""
     async with AsyncExitStack() as stack:
         server = stack.enter_context(ApiServer())
         server.apply_crds()
@@ -377,7 +378,7 @@ async def story(size: Size, say: Say) -> AsyncGenerator[Story]:
         bed.prepare("agent/flow-control.yaml")
         operator = stack.enter_context(bed.operator("op-1"))
         admin = await stack.enter_async_context(Client(server, admin=True, connections=128))
-        told = Story(size, bed, operator, admin, say)
+        told = Story(size, bed, operator, admin, say, results)
         told.speaking = await stack.enter_async_context(Client(server, admin=False, connections=64))
         told.watching = await stack.enter_async_context(Client(server, admin=False, connections=0))
         told.agents = await stack.enter_async_context(

@@ -28,8 +28,10 @@ SIZE = Size(
 
 
 async def told() -> Results:
-    async with story(SIZE, print) as mesh:
-        return await mesh.tell()
+    results = Results()
+    async with story(SIZE, print, results) as mesh:
+        await mesh.tell()
+    return results
 
 
 def test_what_happens_to_a_mesh_costs_what_it_must_and_no_more() -> None:
