@@ -212,7 +212,10 @@ class ReportFacts(Facts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFacts(Facts):
-    """A CertificateSigningRequest."""
+    """A CertificateSigningRequest. Of one that is settled nothing is kept of what was asked for.
+
+    When the CA of a mesh of thousands has rolled, there are as many of them for a quarter of an hour.
+    """
 
     created: str
     """metadata.creationTimestamp."""
@@ -237,7 +240,12 @@ class RequestFacts(Facts):
 
     @classmethod
     def parse(cls, obj: Json) -> Self:
-        spec, status = _section(obj, "spec"), _section(obj, "status")
+        status = _section(obj, "status")
+        conditions = tuple(c.get("type", "") for c in _items(status, "conditions"))
+        issued = bool(status.get("certificate"))
+        is_settled = issued or not cls.REFUSED.isdisjoint(conditions)
+        whole = _section(obj, "spec")
+        spec: Json = {} if is_settled else whole
         try:
             request = base64.b64decode(spec.get("request", ""), validate=True)
         except binascii.Error:
@@ -245,14 +253,14 @@ class RequestFacts(Facts):
         return cls(
             **identity_of(obj),
             created=_section(obj, "metadata").get("creationTimestamp", ""),
-            signer=spec.get("signerName", ""),
+            signer=whole.get("signerName", ""),
             username=spec.get("username", ""),
             extra={key: tuple(values) for key, values in _section(spec, "extra").items()},
             request=request,
             usages=tuple(_items(spec, "usages")),
             expiration_seconds=spec.get("expirationSeconds"),
-            conditions=tuple(c.get("type", "") for c in _items(status, "conditions")),
-            issued=bool(status.get("certificate")),
+            conditions=conditions,
+            issued=issued,
         )
 
 

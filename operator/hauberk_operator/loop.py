@@ -22,10 +22,10 @@ SETTLE_SECONDS: Final = 0.05
 PAUSE_SECONDS: Final = 0.25
 """The least time between two steps."""
 
-REST: Final = 7.0
+REST: Final = 15.0
 LONGEST_REST_SECONDS: Final = 2.0
 """A loop rests after a step for REST times the processor time that it took. So in a mesh of thousands, where a look at
-the whole takes a while, what happens meanwhile is worth one look, and any storm costs an eighth of a processor."""
+the whole takes a while, what happens meanwhile is worth one look, and any storm costs a sixteenth of a processor."""
 
 BACKOFF_SECONDS: Final = (0.5, 30.0)
 """The first and the longest pause after failures."""

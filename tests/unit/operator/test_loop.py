@@ -97,7 +97,7 @@ def test_pokes_during_a_step_are_worth_one_more_step() -> None:
     assert steps == 2
 
 
-@pytest.mark.parametrize(("took", "rest"), [(0.001, PAUSE_SECONDS), (0.2, 0.2 * REST), (60.0, LONGEST_REST_SECONDS)])
+@pytest.mark.parametrize(("took", "rest"), [(0.001, PAUSE_SECONDS), (0.1, 0.1 * REST), (60.0, LONGEST_REST_SECONDS)])
 def test_a_step_that_computes_for_long_is_followed_by_a_longer_rest(
     took: float, rest: float, naps: list[float]
 ) -> None:

@@ -170,3 +170,16 @@ def test_a_crowd_of_old_requests_does_not_keep_a_new_one_waiting() -> None:
     assert desk.status("new")["certificate"]
     desk.step()
     assert desk.names == {"new"}
+
+
+def test_of_a_settled_request_nothing_is_kept_of_what_was_asked_for() -> None:
+    """A mesh of thousands has as many of them when its CA has rolled."""
+    asked = request_json("r1")
+    waiting = RequestFacts.parse(asked)
+    assert waiting.open
+    assert waiting.request
+    for status in ({"certificate": "c2lnbmVk"}, {"conditions": [DENIED]}):
+        settled = RequestFacts.parse(asked | {"status": status})
+        assert not settled.open
+        assert (settled.request, settled.username, settled.extra, settled.usages) == (b"", "", {}, ())
+        assert (settled.name, settled.uid, settled.signer) == (waiting.name, waiting.uid, waiting.signer)
