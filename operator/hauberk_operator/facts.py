@@ -11,7 +11,7 @@ import base64
 import binascii
 import sys
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Final, NamedTuple, Self, TypeVar, cast
 
@@ -240,28 +240,26 @@ class RequestFacts(Facts):
 
     @classmethod
     def parse(cls, obj: Json) -> Self:
-        status = _section(obj, "status")
-        conditions = tuple(c.get("type", "") for c in _items(status, "conditions"))
-        issued = bool(status.get("certificate"))
-        is_settled = issued or not cls.REFUSED.isdisjoint(conditions)
-        whole = _section(obj, "spec")
-        spec: Json = {} if is_settled else whole
+        spec, status = _section(obj, "spec"), _section(obj, "status")
         try:
             request = base64.b64decode(spec.get("request", ""), validate=True)
         except binascii.Error:
             request = b""
-        return cls(
+        whole = cls(
             **identity_of(obj),
             created=_section(obj, "metadata").get("creationTimestamp", ""),
-            signer=whole.get("signerName", ""),
+            signer=spec.get("signerName", ""),
             username=spec.get("username", ""),
             extra={key: tuple(values) for key, values in _section(spec, "extra").items()},
             request=request,
             usages=tuple(_items(spec, "usages")),
             expiration_seconds=spec.get("expirationSeconds"),
-            conditions=conditions,
-            issued=issued,
+            conditions=tuple(c.get("type", "") for c in _items(status, "conditions")),
+            issued=bool(status.get("certificate")),
         )
+        if whole.open:
+            return whole
+        return replace(whole, username="", extra={}, request=b"", usages=(), expiration_seconds=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
