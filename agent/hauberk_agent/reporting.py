@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from random import Random
 from typing import Final
 
@@ -125,16 +125,20 @@ class Reporting:
             if peer is None:
                 continue
             try:
-                others_miss_it = await self._is_missed_by_others(peer)
+                others_miss_it = await is_missed_by_any(self._witnesses.of(peer), peer, self._reporter.read)
             except OSError as error:
                 _log.debug("what others report of %s can't be read: %s", peer, error)
                 continue
             self._inquiry.heard(peer, others_miss_it=others_miss_it, now=loop.time())
             self._wake.set()
 
-    async def _is_missed_by_others(self, peer: NodeName) -> bool:
-        for witness in self._witnesses.of(peer):
-            report = await self._reporter.read(witness)
-            if report is not None and misses(report, peer):
-                return True
-        return False
+
+async def is_missed_by_any(
+    witnesses: Iterable[NodeName], peer: NodeName, read: Callable[[NodeName], Awaitable[ReportStatus | None]]
+) -> bool:
+    """Whether one of these nodes' reports says that the peer is missed. Raises what reading one raises: OSError."""
+    for witness in witnesses:
+        report = await read(witness)
+        if report is not None and misses(report, peer):
+            return True
+    return False

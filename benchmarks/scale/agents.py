@@ -28,10 +28,11 @@ from hauberk_agent.kube import KubeReporter, KubeSigner, KubeSource
 from hauberk_agent.pair import Failure, Pair
 from hauberk_agent.pairing import pair_specs
 from hauberk_agent.report import HOLD_BACK_SECONDS, Facts, Pacer, Readiness, carried_out, compose
+from hauberk_agent.reporting import is_missed_by_any
 from hauberk_agent.roster import Roster, compile_roster
-from hauberk_agent.witness import BETWEEN_SECONDS, Inquiry, Witnesses, misses
+from hauberk_agent.witness import BETWEEN_SECONDS, Inquiry, Witnesses
 from hauberk_api.names import NodeName, NodeUid
-from hauberk_api.report import MAX_UNWELL, UnwellReason
+from hauberk_api.report import MAX_UNWELL, ReportStatus, UnwellReason
 from hauberk_xfrm import KernelAbilities, ReqId
 
 ESTABLISH_SECONDS: Final = (1.0, 4.0)
@@ -315,22 +316,19 @@ class Agents:
             if agent.name not in self._witnesses.of(name := NodeName(pair.name))
         }
         peer = agent.inquiry.due(missed, len(self._witnesses), now)
+
+        async def read(witness: NodeName) -> ReportStatus | None:
+            self.questions += 1
+            return await reporter.read(witness)
+
         if peer is not None:
             try:
-                others_miss_it = await self._is_missed_by_others(peer, reporter)
+                others_miss_it = await is_missed_by_any(self._witnesses.of(peer), peer, read)
             except OSError as error:
                 _log.warning("%s: what others report of %s can't be read: %s", agent.name, peer, error)
             else:
                 agent.inquiry.heard(peer, others_miss_it=others_miss_it, now=now)
         return missed
-
-    async def _is_missed_by_others(self, peer: NodeName, reporter: KubeReporter) -> bool:
-        for witness in self._witnesses.of(peer):
-            self.questions += 1
-            report = await reporter.read(witness)
-            if report is not None and misses(report, peer):
-                return True
-        return False
 
     def _seen(self, agent: _Agent, now: float) -> tuple[Sequence[Pair], float | None]:
         """The pairs that are not up, and when that will be another thing to say."""
